@@ -1,0 +1,1 @@
+"""The comparison of all methods, and the pages about them."""

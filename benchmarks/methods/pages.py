@@ -1,0 +1,34 @@
+"""Write docs/methods from the records of the methods: python -m benchmarks.methods.pages"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from unswayed import methods
+from unswayed.methods.record import as_markdown, record, recorded
+
+PAGES = Path(__file__).parents[2] / "docs" / "methods"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """File names and texts: a page for every record, and one that names them all."""
+    lines = ["# Methods", "", "| method | what | source |", "|---|---|---|"]
+    for name in recorded():
+        found = record(name)
+        yield f"{name}.md", as_markdown(found)
+        source = found.sources[0]
+        cited = f"[arXiv {source.arxiv}](https://arxiv.org/abs/{source.arxiv})" if source.arxiv else source.title
+        lines.append(f"| [{name}]({name}.md) | {methods.methods.summary(name)} | {cited} |")
+    yield "README.md", "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for name, text in pages():
+        (PAGES / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

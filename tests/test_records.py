@@ -1,0 +1,94 @@
+"""Records of the methods: every method has one, its code is there, its figures are in their files, its page is new."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from functools import reduce
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.methods.pages import PAGES, pages
+from unswayed import UnswayedError, methods
+from unswayed.cli import app
+from unswayed.methods.record import as_markdown, read_record, record, recorded
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+does = "Little."
+cost = "None."
+avoid = ["Always."]
+[[sources]]
+title = "T"
+authors = "A"
+"""
+
+
+def test_every_method_has_a_record() -> None:
+    assert recorded() == methods.names()
+
+
+@pytest.mark.parametrize("name", recorded())
+def test_a_record_says_what_it_must(name: str) -> None:
+    found = record(name)
+    assert 2 <= len(found.does.splitlines()) <= 7
+    assert all(source.arxiv or source.venue for source in found.sources) or name in ("plain", "tuned")
+    assert found.cost
+    options = methods.settings_of(name)
+    for difference in found.differences:
+        for option in filter(None, difference.option.split(", ")):
+            assert option.split("=")[0] in options, f"{name} has no setting {option}"
+
+
+@pytest.mark.parametrize("name", recorded())
+def test_formulas_stand_where_the_record_says(name: str) -> None:
+    for formula in record(name).formulas:
+        module, _, path = formula.code.partition(":")
+        assert module.startswith("unswayed.")
+        assert reduce(getattr, path.split("."), importlib.import_module(module)) is not None
+
+
+@pytest.mark.parametrize("name", recorded())
+def test_measured_figures_point_to_files(name: str) -> None:
+    for measured in record(name).measured:
+        lines = [json.loads(line) for line in (ROOT / measured.file).read_text().splitlines()]
+        assert any(name in line["arm"].split() for line in lines), f"{measured.file} does not hold {name}"
+
+
+def test_pages_are_made_from_the_records() -> None:
+    made = dict(pages())
+    do = "run python -m benchmarks.methods.pages"
+    assert {file.name for file in PAGES.glob("*.md")} == made.keys(), do
+    assert [name for name, text in made.items() if (PAGES / name).read_text(encoding="utf-8") != text] == [], do
+
+
+def test_show_prints_the_record() -> None:
+    said = CliRunner().invoke(app, ["show", "mixup"])
+    assert said.exit_code == 0
+    assert "1710.09412" in said.stdout
+    assert "unswayed.stats.semi:mix" in said.stdout
+    assert json.loads(CliRunner().invoke(app, ["show", "mixup", "--json"]).stdout)["name"] == "mixup"
+    assert CliRunner().invoke(app, ["show", "mixup", "--markdown"]).stdout == as_markdown(record("mixup"))
+
+
+def test_show_knows_the_nearest_name() -> None:
+    with pytest.raises(UnswayedError, match="did you mean mixup"):
+        record("mixupp")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (SMALL.replace('cost = "None."', ""), "complete record"),
+        (SMALL.replace('["Always."]', "[]"), "with avoid"),
+        (SMALL + "[[formulas]]\nwhat = 'x'\n", "complete formula"),
+        (SMALL + "[[formulas]]\nwhat = 'x'\nfoo = 'y'\n", "but got foo"),
+        ("does = ", "TOML"),
+    ],
+)
+def test_a_broken_record_is_named(broken: str, message: str) -> None:
+    assert read_record("small", SMALL).does == "Little."
+    with pytest.raises(UnswayedError, match=message):
+        read_record("small", broken)
