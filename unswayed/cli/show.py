@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +70,7 @@ def _print(found: Record) -> None:
         console.print(f"[bold]Note[/]  {escape(line)}")
 
 
-def _table(console: Console, title: str, rows: list[tuple[str, ...]]) -> None:
+def _table(console: Console, title: str, rows: Sequence[tuple[str, ...]]) -> None:
     if rows:
         table = Table(
             title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False

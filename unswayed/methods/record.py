@@ -115,7 +115,7 @@ def read_record(name: str, text: str) -> Record:
         raise UnswayedError(f"TOML in the record of {name}", got=error) from error
     parts = {key: tuple(_part(kind, entry, name) for entry in given.pop(key, ())) for key, kind in _PARTS.items()}
     lists = {key: tuple(given.pop(key, ())) for key in ("avoid", "notes")}
-    found = _part(Record, {"name": name, **given, **parts, **lists}, name)
+    found: Record = _part(Record, {"name": name, **given, **parts, **lists}, name)
     for part, present in (("sources", found.sources), ("avoid", found.avoid), ("does", found.does.strip())):
         if not present:
             raise UnswayedError(f"a record of {name} with {part}", got="none")
@@ -141,7 +141,8 @@ def _measured_of(name: str) -> Iterator[Measured]:
 @cache
 def _all_measured() -> dict[str, list[dict[str, Any]]]:
     file = _folder().joinpath("measured.json")
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def _folder() -> Any:
