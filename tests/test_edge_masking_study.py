@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the study lies beside the package, not in it
 
+from benchmarks.edge_masking import study as study_of  # noqa: E402
 from benchmarks.edge_masking import table  # noqa: E402
 from benchmarks.edge_masking.forms import FORMS  # noqa: E402
 from benchmarks.edge_masking.settings import FOLDER, SETTINGS  # noqa: E402
@@ -56,6 +58,17 @@ def test_intervals_are_paired_and_a_proof_needs_both(tmp_path: Path) -> None:
             cell["accuracy"] = accuracy["std"][int(str(cell["seed"]))]
     (tmp_path / "toy.jsonl").write_text("".join(json.dumps(cell) + "\n" for cell in cells))
     assert not any(effect.proven for effect in table.effects(table.read(tmp_path)))
+
+
+def test_a_body_without_widths_has_no_narrower_form() -> None:
+    def forms(setting: str) -> set[str]:
+        options = {"settings": [setting], "losses": ["ce"], "forms": ["width*", "std"], "head": "linear"}
+        return {form for *_, form, _ in study_of.cells(argparse.Namespace(**options, seeds=1, first=0))}
+
+    assert forms("cifar worst") == {"std", "width .2"}
+    assert forms("cifar worst probe") == {"std"}
+    for name in ("fashion symm 0.4 probe", "fashion inst 0.4 probe", "cifar worst probe", "news probe"):
+        assert SETTINGS[name].body == "identity"
 
 
 @pytest.mark.slow

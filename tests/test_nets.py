@@ -263,12 +263,47 @@ def test_the_shortcut_without_parameters() -> None:
     assert torch.equal(PaddedShortcut(1, 2)(x), expected)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("table", (5,)), ("image", (3, 4, 2)), ("audio", (1, 6, 5))])
+def test_the_identity_gives_the_standardised_rows(kind: str, shape: tuple[int, ...]) -> None:
+    x = rows(kind, shape, batch=30)
+    stats = nets.measure(TensorColumn(x), kind)
+    assert stats is not None
+    body = nets.create_body("identity", kind=kind, shape=shape, stats=stats)
+    assert body.features == torch.Size(shape).numel()
+    assert count(body) == 0
+    values = x.double() / (255 if kind == "image" else 1)
+    expected = ((values - stats.mean.double()) / stats.std.double()).flatten(1)
+    torch.testing.assert_close(body(x), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_linear_probe_is_logistic_regression() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4) * torch.tensor([1.0, 10.0, 0.1, 3.0]) + 5, torch.arange(60) % 3
+    body = nets.create_body("identity", kind="table", shape=(4,), stats=nets.measure(TensorColumn(x), "table"))
+    net = nets.Net(body, nn.Linear(4, 3))
+    optimiser = torch.optim.LBFGS(net.head.parameters(), max_iter=200, tolerance_grad=1e-9, tolerance_change=0)
+
+    def step() -> Tensor:
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y) + 0.01 * net.head.weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimiser.step(step)
+    theirs = linear_model.LogisticRegression(C=1 / (0.01 * 60), tol=1e-8, max_iter=1000).fit(body(x), y)
+    found, expected = net(x).softmax(1).detach(), torch.tensor(theirs.predict_proba(body(x)))
+    torch.testing.assert_close(found, expected.float(), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "shape", "settings", "says"),
     [
         ("cnn9", "image", RGB, {}, "did you mean cnn"),
         ("cnn8", "table", (4,), {}, "image or audio rows"),
         ("mlp", "text", (2, 4), {}, "text-mlp"),
+        ("identity", "text", (2, 4), {}, "text-mlp"),
+        ("identity", "table", (4,), {"widths": 3}, "no settings"),
         ("text-mlp", "image", RGB, {}, "text rows"),
         ("mlp", "table", (4,), {"width": (3,)}, "did you mean widths"),
         ("text-mlp", "text", (2, 4), {"buckets": 1}, "at least 2 buckets"),

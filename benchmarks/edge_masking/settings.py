@@ -139,6 +139,7 @@ def spoken() -> Dataset:
 
 MLP: dict[str, Any] = {"body": "mlp", "widths": {"widths": 256}, "recipe": {"batch": 128, "lr": 0.05}}
 PROBE: dict[str, Any] = {"body": "cnn-small", "widths": {"widths": "16x32x64", "features": 256}, "epochs": 12}
+HEAD_ALONE: dict[str, Any] = {"body": "identity", "widths": {}}
 WORDS: dict[str, Any] = {"body": "text-mlp", "widths": {"widths": 64}}
 
 
@@ -160,6 +161,7 @@ def _settings() -> list[Setting]:
             replace(setting, name=f"{setting.name} decayed", recipe={**setting.recipe, "weight_decay": 1e-2})
             for setting in _tuned(noises, frozen)
         ),
+        *_probes(frozen | HEAD_ALONE),
         Setting("hausa words", hausa, **WORDS, epochs=6),
         Setting("news words", news, **WORDS, epochs=6),
         Setting("fashion short", fashion_features, **frozen | {"epochs": 10}, noise="symmetric", rate=0.4),
@@ -180,6 +182,18 @@ def _tuned(noises: Sequence[tuple[str, float]], frozen: dict[str, Any]) -> list[
             for kind, rate in planted
         ),
         *(Setting(f"cifar {label}", partial(cifar_features, label), **frozen) for label in ("aggregate", "worst")),
+    ]
+
+
+def _probes(frozen: dict[str, Any]) -> list[Setting]:
+    """The head alone on the same frozen features: no body that could learn around a mask."""
+    return [
+        *(
+            Setting(f"fashion {kind[:4]} 0.4 probe", fashion_features, **frozen, noise=kind, rate=0.4)
+            for kind in ("symmetric", "instance")
+        ),
+        Setting("cifar worst probe", partial(cifar_features, "worst"), **frozen),
+        Setting("news probe", news_features, **frozen),
     ]
 
 

@@ -58,7 +58,7 @@ def train(setting: Setting, task: Task, loss: str, form: Form, seed: int, kan: b
         method = methods.create("plain", make_net, Info(len(rows), classes), loss=loss)
     config = replace(setting.config(seed), arm=loss)
     recipe = replace(config.training(kind), **changes)
-    augment = {"weak": augmentation(kind, shape, "weak")} if setting.body != "mlp" else {}
+    augment = {"weak": augmentation(kind, shape, "weak")} if setting.body not in ("mlp", "identity") else {}
     place = find_place("auto", config.precision)
     fit(method, Data.of(rows.x, rows.given), recipe, augment=augment, place=place)
     return method
@@ -130,14 +130,18 @@ def done(setting: str, folder: Path = RESULTS) -> set[Cell]:
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    """The cells asked for, seed by seed, so that every comparison grows evenly."""
+    """The cells asked for, seed by seed, so that every comparison grows evenly.
+
+    A narrower body makes no sense where the body has no widths.
+    """
     for seed in range(options.first, options.first + options.seeds):
         for name in SETTINGS:
             if any(fnmatch.fnmatch(name, pattern) for pattern in options.settings):
                 for loss in options.losses:
-                    for form in FORMS:
-                        if any(fnmatch.fnmatch(form, pattern) for pattern in options.forms):
-                            yield name, loss, options.head, form, seed
+                    for form in FORMS.values():
+                        asked = any(fnmatch.fnmatch(form.name, pattern) for pattern in options.forms)
+                        if asked and (SETTINGS[name].widths or form.width == 1):
+                            yield name, loss, options.head, form.name, seed
 
 
 def in_parts(jobs: int) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unswayed.nets.normalise import Normalize, Stats, measure
 
 bodies: Registry[Callable[..., Body]] = Registry("body")
+bodies.lazy("identity", "unswayed.nets.mlps:identity")
 bodies.lazy("mlp", "unswayed.nets.mlps:mlp")
 bodies.lazy("text-mlp", "unswayed.nets.mlps:text_mlp")
 bodies.lazy("cnn-small", "unswayed.nets.cnns:cnn_small")

@@ -1,4 +1,4 @@
-"""Bodies of linear layers: for tables, and for texts given as weighted n-grams."""
+"""Bodies of linear layers, or of none: for tables and frozen features, and for texts given as weighted n-grams."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from torch import Tensor, nn
 from unswayed.errors import UnswayedError
 from unswayed.nets.net import Body, initialise, read_widths
 from unswayed.nets.normalise import Normalize, Stats
+
+
+def identity(kind: str, shape: tuple[int, ...], stats: Stats | None = None) -> Body:
+    """The rows themselves, standardised and flattened, so that the head is a probe of them: [B, *shape] -> [B, d].
+
+    It has no parameters. On frozen features a linear head is then multinomial logistic regression.
+    """
+    if kind == "text":
+        do = "choose the body text-mlp, or encode the texts as features (--encoder, --features)"
+        raise UnswayedError("table, image or audio rows for the body identity", got="n-grams of texts", do=do)
+    return Body(torch.Size(shape).numel(), normalise=Normalize(stats), flatten=nn.Flatten())
 
 
 def mlp(
