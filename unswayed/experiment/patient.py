@@ -20,7 +20,7 @@ from unswayed.experiment.arms import parse_arm
 from unswayed.experiment.config import Config
 from unswayed.experiment.run import build, train
 from unswayed.experiment.task import Task, make_task, read_data
-from unswayed.machine import find_place
+from unswayed.machine import Place, find_place
 from unswayed.method import Method
 
 NET = "method/net."
@@ -39,15 +39,27 @@ class Patient:
     notes: tuple[str, ...] = ()
 
 
-def admit(
+@dataclass(frozen=True)
+class Finished:
+    """A run's method as its checkpoint has it, with its rows and labels."""
+
+    method: Method
+    task: Task
+    config: Config
+    place: Place
+    tensors: Mapping[str, Tensor]  # of the whole checkpoint
+    about: Mapping[str, Any]
+
+
+def take_up(
     checkpoint: Path,
     *,
     data: str | None = None,
     reader: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Progress | None = None,
-) -> Patient:
-    """The network of a run's checkpoint and its task: the same rows and the same given labels.
+) -> Finished:
+    """The method of a run's checkpoint and its task: the same rows and the same given labels.
 
     `data` and `reader` say where the data are now; all else (rows held out, limits, planted noise) is as in the run.
     Raises UnswayedError for a file of another origin, or for data with other classes.
@@ -72,6 +84,20 @@ def admit(
         method.load_state_dict(state)
     except RuntimeError as error:
         raise UnswayedError("a checkpoint that fits these data", got=str(error).split("\n")[-1].strip()) from error
+    return Finished(method.to(place.device).eval(), task, config, place, tensors, about)
+
+
+def admit(
+    checkpoint: Path,
+    *,
+    data: str | None = None,
+    reader: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Patient:
+    """The network of a run's checkpoint and its task, as `take_up` finds them, ready for repair."""
+    run = take_up(checkpoint, data=data, reader=reader, device=device, progress=progress)
+    method, task, config, arm = run.method, run.task, run.config, parse_arm(run.config.arm)
     notes = []
     if type(method).forward is not Method.forward:
         notes.append(f"{arm.method} may predict with more than its network `net`: that alone is scored and repaired")
@@ -79,13 +105,13 @@ def admit(
     def retrain(rows: Tensor) -> tuple[nn.Module, int]:
         part = replace(task, train=task.train.take(rows.nonzero()[:, 0]))
         fresh = build(config, arm, part)
-        return fresh, len(train(config, fresh, part, place).records)
+        return fresh, len(train(config, fresh, part, run.place).records)
 
     def write(path: Path, network: nn.Module, said: Mapping[str, Any]) -> None:
         repaired = {NET + name: value for name, value in network.state_dict().items()}
-        write_state(path, {**tensors, **repaired}, {**about, "repair": dict(said)})
+        write_state(path, {**run.tensors, **repaired}, {**run.about, "repair": dict(said)})
 
-    return Patient(method.net.to(place.device).eval(), task, config, retrain, write, tuple(notes))
+    return Patient(method.net, task, config, retrain, write, tuple(notes))
 
 
 def admit_foreign(
