@@ -54,4 +54,5 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-from unswayed.cli import doctor, listing, plan, repair, report, show, train  # noqa: E402, F401 - they register their commands
+# They register their commands.
+from unswayed.cli import doctor, listing, next, plan, repair, report, show, train  # noqa: E402, F401
