@@ -159,6 +159,13 @@ def test_ssr_relabels_and_keeps_what_neighbours_confirm() -> None:
     assert method.suspicion().tolist() == [0, 0, 0, 1, 0, 0, 0, 1]  # of the labels that were given
 
 
+def test_ssr_lets_a_row_vote_for_itself_as_the_program_does() -> None:
+    x = torch.tensor([[3.0, 0.1], [3.0, 0.0], [3.0, -0.2], [0.1, 3.0], [0.0, 3.0], [-0.2, 3.0]])
+    assert small(SSR, rows=6)._voters(x, 2).tolist()[:2] == [[1, 2], [0, 2]]
+    assert small(SSR, rows=6, itself=True)._voters(x, 2).tolist() == [[0, 1], [1, 0], [2, 1], [3, 4], [4, 3], [5, 4]]
+    assert small(SSR, rows=6, itself=True)._voters(x, 1).tolist() == [[0], [1], [2], [3], [4], [5]]
+
+
 def test_ssr_loss_by_hand() -> None:
     method = small(SSR, alpha=0.0, lambda_fc=2.0, width=4)
     method.eval()  # so that batch normalisation sees each row alone

@@ -27,11 +27,14 @@ class SSR(Method):
 
     - `theta_r` .9 (.8 at 90 % wrong labels), `theta_s` 1, `k` 200, `lambda_fc` 1 (0: SSR without the plus), `alpha` 4
     - `width` 256 and 128 of the two heads of that consistency
+    - `itself` whether a row is among its own neighbours: in the authors' program it is. Our default is no, because its
+      own label, wrong or not, always votes for itself, and among few neighbours that counts
     - published training: 300 epochs, SGD .02, weight decay 5e-4, batches of 128, cosine to a fiftieth; no warm-up
 
-    Our choices: `k` is at most half of the mean class size, for small data; a row does not vote for itself (in the
-    program it does); rows are judged as stored (program: in a weak view); an epoch shows N kept rows, drawn evenly
-    over the classes that have any, beside all N rows; where fewer than two rows would be kept, the two best stay.
+    Our choices: `k` is at most half of the mean class size, for small data; rows are judged as stored (program: in a
+    weak view); both views of all rows go through the network at once (program: one after the other, each with batch
+    statistics of its own); an epoch shows N kept rows, drawn evenly over the classes that have any, beside all N rows,
+    as the program does by going round its balanced rows; where fewer than two rows would be kept, the two best stay.
     Tables and features whose views agree lose the consistency between views; MixUp and the selection remain.
     """
 
@@ -48,11 +51,13 @@ class SSR(Method):
         lambda_fc: float = 1.0,
         alpha: float = 4.0,
         width: int = 256,
+        itself: bool = False,
     ) -> None:
         super().__init__(make_net, info)
         self.theta_r, self.theta_s = number("theta_r", theta_r, least=0), number("theta_s", theta_s, least=0, most=1)
         self.k, self.alpha = int(number("k", k, least=1)), number("alpha", alpha, least=0)
         self.lambda_fc, self.classes = number("lambda_fc", lambda_fc, least=0), info.classes
+        self.itself = itself
         self.ngrams, hidden = reads_ngrams(self.net), int(number("width", width, least=2))
         if self.lambda_fc > 0:
             self.projection = two_layers(features_of(self.net), hidden, hidden // 2)
@@ -88,13 +93,19 @@ class SSR(Method):
         given = data.y if data.y.dim() == 1 else data.y.argmax(1)
         label = torch.where(sure > self.theta_r, predicted, given)
         k = max(1, min(self.k, len(data) // (2 * self.classes)))
-        votes = balanced_vote(label, neighbours(features, k).rows, self.classes)
+        votes = balanced_vote(label, self._voters(features, k), self.classes)
         self.agreement[data.index] = votes.gather(1, given[:, None])[:, 0]
         confirmed = votes.gather(1, label[:, None])[:, 0]
         kept = confirmed >= self.theta_s
         kept[confirmed.topk(2).indices] |= kept.sum() < 2
         at = draw_evenly(label, kept, len(data), self.classes)
         return data.replace(y=label).rows(at), data
+
+    def _voters(self, features: Tensor, k: int) -> Tensor:
+        if not self.itself:
+            return neighbours(features, k).rows
+        own = torch.arange(len(features), device=features.device)[:, None]
+        return own if k == 1 else torch.cat([own, neighbours(features, k - 1).rows], 1)
 
     def suspicion(self) -> Tensor | None:
         """One minus the neighbours' vote for the given label over their largest vote, [N]; .5 where never judged."""
