@@ -176,11 +176,17 @@ def test_optimiser_state_survives_packing(optimizer: str) -> None:
     assert torch.equal(net.weight, twin.weight)
 
 
-def test_adamw_refuses_parameters_with_a_momentum_of_their_own() -> None:
+def test_adamw_leaves_a_losses_own_parameters_to_plain_descent() -> None:
     method = Plain(lambda: nn.Linear(2, 3), Info(samples=20, classes=3), loss="sop")
-    assert len(make_optimizer(method, Settings()).param_groups) == 3
-    with pytest.raises(UnswayedError, match="optimizer sgd"):
-        make_optimizer(method, Settings(optimizer="adamw"))
+    optimizer = make_optimizer(method, Settings(optimizer="adamw", lr=0.1))
+    u, weight = method.criterion.u, method.net.weight  # type: ignore[union-attr]
+    before = u.detach().clone(), weight.detach().clone()
+    u.grad, weight.grad = torch.full_like(u, 0.5), torch.full_like(weight, 0.5)
+    own = next(group for group in optimizer.param_groups if group["params"][0] is u)
+    own["lr"] = 0.2  # as a schedule changes it
+    optimizer.step()
+    torch.testing.assert_close(u.detach(), before[0] - 0.2 * 0.5)
+    torch.testing.assert_close(weight.detach(), before[1] * (1 - 0.1 * 5e-4) - 0.1)  # AdamW's first step is the rate
 
 
 @pytest.mark.parametrize(

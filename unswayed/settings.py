@@ -50,13 +50,25 @@ def make_optimizer(method: nn.Module, settings: Settings, stage: Stage | None = 
     decay = stage.weight_decay if stage and stage.weight_decay is not None else settings.weight_decay
     groups = parameter_groups(method, lr, decay)
     if settings.optimizer == "adamw":
-        if any(
-            "momentum" in group for group in groups
-        ):  # AdamW has none, and would step by the rate whatever the slope
-            do = "use --optimizer sgd"
-            raise UnswayedError("optimizer sgd, for a loss whose own parameters have a momentum", got="adamw", do=do)
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay)
+        return _AdamW(groups, lr=lr, weight_decay=decay)
     return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=decay)
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW, but plain gradient descent for groups that come with a momentum of 0.
+
+    A loss's own parameters (SOP's) are published for the slope itself, which AdamW would scale away.
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        """One step of both kinds."""
+        with torch.no_grad():
+            for group in self.param_groups:
+                if group.get("momentum") == 0:
+                    for p in (p for p in group["params"] if p.grad is not None):
+                        p.add_(p.grad, alpha=-group["lr"])
+                        p.grad = None  # AdamW passes by what has no gradient
+        return super().step(closure)
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
