@@ -14,13 +14,13 @@ from unswayed.checks import methods as contract
 from unswayed.engine import Record
 from unswayed.method import Batch, Data, Info
 from unswayed.methods.bilevel import Bilevel
-from unswayed.methods.co_teaching import CoTeachingPlus
+from unswayed.methods.co_teaching import CoTeaching, CoTeachingPlus
 from unswayed.methods.cores import CORES
 from unswayed.methods.correction import Correction, invertible
 from unswayed.methods.early_stopping import EarlyStopping
 from unswayed.methods.elr_plus import ELRPlus, ramp
 from unswayed.methods.jocor import JoCoR, disagreement
-from unswayed.methods.pair import mean_of_smallest
+from unswayed.methods.pair import count_kept, mean_of_smallest
 from unswayed.methods.reweighting import FORMS, Reweighting, batch_weights
 from unswayed.methods.sop_plus import SOPPlus
 from unswayed.prediction import predict
@@ -43,11 +43,27 @@ def ce(logits: list[float], label: int) -> float:
     return math.log(sum(math.exp(v) for v in logits)) - logits[label]
 
 
-# ------------------------------------------------------------------------------------------------ co-teaching+
+# ------------------------------------------------------------------------------------------------ co-teaching
 
 OWN = ([2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0])  # says 0, 1, 1, 0
 PEER = ([0.0, 1.0], [0.0, 2.0], [4.0, 0.0], [0.0, 0.5])  # says 1, 1, 0, 1: the second sample is not disputed
 LABELS = torch.tensor([0, 1, 1, 0])
+
+
+def test_co_teaching_as_its_program_divides_by_the_number_kept_again() -> None:
+    nets = iter((fixed(*OWN), fixed(*PEER)))
+    method = CoTeaching(lambda: next(nets), Info(4, 2), forget=0.35, variant="code")  # int(.65 * 4) = 2 are kept
+    own = [ce(logits, int(y)) for logits, y in zip(OWN, LABELS, strict=True)]
+    peer = [ce(logits, int(y)) for logits, y in zip(PEER, LABELS, strict=True)]
+    assert sorted(range(4), key=own.__getitem__)[:2] == [2, 0]
+    assert sorted(range(4), key=peer.__getitem__)[:2] == [1, 3]
+    expected = (own[1] + own[3]) / 2 / 2 + (peer[2] + peer[0]) / 2 / 2
+    assert method.loss(batch_of(torch.eye(4), LABELS)).item() == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(UnswayedError, match="variant"):
+        CoTeaching(lambda: nn.Linear(2, 2), Info(4, 2), variant="both")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------ co-teaching+
 
 
 def plus(**settings: object) -> CoTeachingPlus:
@@ -73,13 +89,21 @@ def test_co_teaching_plus_begins_as_co_teaching() -> None:
     assert value == pytest.approx(sum(every) / 4, abs=1e-6)
 
 
-def test_co_teaching_plus_as_its_program_takes_the_softmax_twice() -> None:
-    method = plus(forget=0.0, variant="code")
-    twice = [
-        ce(torch.tensor(o).softmax(0).tolist(), int(y)) + ce(torch.tensor(p).softmax(0).tolist(), int(y))
-        for o, p, y in zip(OWN, PEER, LABELS, strict=True)
-    ]
-    expected = (twice[0] + twice[2] + twice[3]) / 3 / 3  # the mean over three, and divided by three again
+@pytest.mark.parametrize(
+    ("forget", "chosen", "peer_chosen"),
+    [
+        (0.0, [0, 2, 3], [0, 2, 3]),  # the mean over three, and divided by three again
+        (0.35, [3], [2]),  # of three disputed samples int(.65 * 3) = 1 is kept
+        (0.9, [0, 2, 3], [0, 2, 3]),  # int(.1 * 3) is none, so all are
+    ],
+)
+def test_co_teaching_plus_as_its_program(forget: float, chosen: list[int], peer_chosen: list[int]) -> None:
+    method = plus(forget=forget, variant="code")
+    own, peer = (
+        [ce(torch.tensor(row).softmax(0).tolist(), int(y)) for row, y in zip(net, LABELS, strict=True)]
+        for net in (OWN, PEER)
+    )
+    expected = sum(own[i] for i in chosen) / len(chosen) ** 2 + sum(peer[i] for i in peer_chosen) / len(chosen) ** 2
     assert method.loss(batch_of(torch.eye(4), LABELS)).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -101,8 +125,11 @@ def test_co_teaching_plus_schedules() -> None:
 
 def test_mean_of_smallest_counts_a_row_at_least_and_none_of_none() -> None:
     losses = torch.tensor([1.0, 2.0, 3.0])
-    assert mean_of_smallest(losses, losses, torch.tensor([False, True, True]), 0.0).item() == 2.0
-    assert mean_of_smallest(losses, losses, torch.zeros(3, dtype=torch.bool), 0.5).item() == 0.0
+    two, none = torch.tensor([False, True, True]), torch.zeros(3, dtype=torch.bool)
+    assert mean_of_smallest(losses, losses, two, count_kept(two, 0.0)).item() == 2.0
+    assert mean_of_smallest(losses, losses, none, count_kept(none, 0.5)).item() == 0.0
+    assert [int(count_kept(two, share, cut=True)) for share in (0.4, 0.6, 1.0)] == [2, 1, 2]
+    assert [int(count_kept(none, share, cut=cut)) for share in (0.0, 1.0) for cut in (False, True)] == [0] * 4
 
 
 # ------------------------------------------------------------------------------------------------ jocor
@@ -193,6 +220,7 @@ def test_correction_refuses_settings_that_cannot_be(settings: dict[str, Any]) ->
         ("lin-upper", [0.0, 0.5, 1.0, 1.0]),
         ("quadratic", [0.0, 0.75, 0.75, 0.0]),
         ("extremes", [1.0, 0.5, 0.5, 1.0]),
+        ("upper", [0.0, 0.25, 0.75, 1.0]),
         ("lin-lower", [1.0, 1.0, 0.5, 0.0]),
     ],
 )
@@ -220,6 +248,16 @@ def test_reweighting_begins_even_and_takes_no_gradient_of_its_weights() -> None:
     net: Any = method.net
     slope = weight * (torch.tensor(OWN).softmax(1)[:, 0] - (LABELS == 0).float())  # of the first class's logit
     torch.testing.assert_close(net.weight.grad[0], slope)
+
+
+@pytest.mark.parametrize(("begin", "sharpness"), [("ramp", [0.0, 0.5, 2.0, 2.0]), ("switch", [0.0, 0.0, 2.0, 2.0])])
+def test_reweighting_begins_as_told(begin: Any, sharpness: list[float]) -> None:
+    method = Reweighting(lambda: fixed(*OWN), Info(4, 2), temperature=0.5, ramp=0.4, begin=begin)
+    assert [method._sharpness(progress) for progress in (0.0, 0.1, 0.4, 1.0)] == pytest.approx(sharpness)
+    at_once = Reweighting(lambda: fixed(*OWN), Info(4, 2), ramp=0.0, begin=begin)
+    assert at_once._sharpness(0.0) == 1
+    with pytest.raises(UnswayedError, match="begin is"):
+        Reweighting(lambda: fixed(*OWN), Info(4, 2), begin="late")  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------ early stopping
