@@ -45,9 +45,10 @@ class Pair(Method):
         """The share of samples left out at this point of training, in [0, forget]."""
         return self.forget * min(1.0, progress / self.ramp) if self.ramp else self.forget
 
-    def kept(self, rows: int, progress: float) -> int:
-        """How many of `rows` are kept at this point of training, one at least."""
-        return max(1, round((1 - self.forget_rate(progress)) * rows))
+    def kept(self, rows: int, progress: float, *, cut: bool = False) -> int:
+        """How many of `rows` are kept at this point of training, rounded or `cut` to a whole number; one at least."""
+        share = (1 - self.forget_rate(progress)) * rows
+        return max(1, int(share) if cut else round(share))
 
     def extras(self, logits: Tensor, peer_logits: Tensor) -> Tensor:
         """The losses' terms over the whole batch and over the networks' parameters, a scalar."""
@@ -66,19 +67,27 @@ def mean_of_two(logits: Tensor, peer_logits: Tensor) -> Tensor:
     return both.logsumexp(0) - torch.log(both.new_tensor(2.0))
 
 
-def mean_of_smallest(losses: Tensor, judge: Tensor, among: Tensor, share: float) -> Tensor:
-    """The mean of the `losses` of that `share` of the rows `among` whose `judge` is smallest -> scalar.
+def count_kept(among: Tensor, share: float, *, cut: bool = False) -> Tensor:
+    """How many rows that `share` of the rows `among` is, rounded: truth values [B] -> scalar; one where there is one.
 
-    [B], [B] and truth values [B]; of one row or more at least one counts, and without a row the mean is 0. Nothing
-    here waits for the device.
+    With `cut` it is the whole number below, and all rows where that is none, as in the program of Co-teaching+.
+    """
+    rows = among.sum()
+    kept = (share * rows).floor() if cut else torch.minimum(rows, (share * rows).round().clamp(min=1))
+    return torch.where(kept > 0, kept, rows)
+
+
+def mean_of_smallest(losses: Tensor, judge: Tensor, among: Tensor, keep: Tensor) -> Tensor:
+    """The mean of the `losses` of those `keep` of the rows `among` whose `judge` is smallest -> scalar.
+
+    [B], [B], truth values [B] and a number; of no row the mean is 0. Nothing here waits for the device.
 
     >>> losses, judge = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.1, 0.2, 0.3, 0.4])
-    >>> mean_of_smallest(losses, judge, torch.tensor([False, True, True, True]), 0.67)
+    >>> among = torch.tensor([False, True, True, True])
+    >>> mean_of_smallest(losses, judge, among, count_kept(among, 0.67))
     tensor(2.5000)
     """
     order = judge.detach().masked_fill(~among, torch.inf).argsort(stable=True)
-    rows = among.sum()
-    keep = torch.minimum(rows, (share * rows).round().clamp(min=1))
     chosen = torch.arange(len(losses), device=losses.device) < keep
     return torch.where(chosen, losses[order], 0).sum() / keep.clamp(min=1)
 
