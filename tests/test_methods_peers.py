@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unswayed import UnswayedError
 from unswayed.checks import methods as contract
 from unswayed.engine import Record
+from unswayed.losses import cross_entropy
 from unswayed.method import Batch, Data, Info
 from unswayed.methods.bilevel import Bilevel
 from unswayed.methods.co_teaching import CoTeaching, CoTeachingPlus
@@ -178,6 +179,28 @@ def test_correction_estimates_from_its_first_stage(estimate: str) -> None:
     second.data(data)
     assert torch.equal(method.transition, expected)
     torch.testing.assert_close(predict(method.net, data.x), before)  # begun anew
+
+
+def test_correction_keeps_the_network_that_fits_held_out_labels_best_in_each_stage() -> None:
+    data, _, _ = contract.toy(240)
+    torch.manual_seed(0)
+    method: Any = Correction(lambda: contract.ToyNet(), Info(240, 3), hold_out=0.1, evidence="last")
+    losses: list[float] = []
+    predictions: list[Tensor] = []
+
+    def note(record: Record) -> None:
+        held = data.rows(method.held_out.rows == 1)
+        measure = cross_entropy if len(losses) < 3 else method.criterion.per_sample
+        losses.append(float(measure(predict(method.net, held.x), held.y).mean()))
+        predictions.append(predict(method.net, data.x).softmax(1))
+
+    contract.train(method, data, epochs=6, watch=[note])
+    held = data.rows(method.held_out.rows == 1)
+    assert len(held) == 24
+    first, second = losses[:3], losses[3:]
+    assert torch.equal(method.transition, estimate_transition(predictions[first.index(min(first))], data.y))
+    kept = method.criterion.per_sample(predict(method.net, held.x), held.y).mean()
+    assert float(kept) == pytest.approx(min(second), abs=1e-6)
 
 
 def test_correction_loss_by_hand() -> None:

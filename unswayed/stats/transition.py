@@ -21,7 +21,8 @@ def estimate_transition(probs: Tensor, labels: Tensor, *, how: How = "confident"
     Take the probabilities from a model that did not learn these labels by heart (held out, or early in training).
 
     "anchor": row i is the prediction at the sample that looks most like class i; `quantile` 0.97 takes instead the
-    sample at that quantile of p_i, as published for many classes, against outliers (1.0: the very highest).
+    sample at that quantile of p_i, against outliers, as the authors' program does for all data but CIFAR-100 (1.0: the
+    very highest).
 
     "confident": a sample counts as truly of class j where p_j reaches the mean of p_j over samples labelled j (the
     largest such p_j decides), counts are calibrated to the number of samples that carry each label, and each class
