@@ -104,11 +104,12 @@ def fit(
     `changes` are fields of `Settings`. `augment` names the views that stages may ask for ("weak", "strong"); a view
     without an entry shows rows as stored. `checkpoint` is a file that is renewed every `save_seconds` and at the end;
     with `resume` the run goes on from it, to the same bits as without the pause. `about` is stored in it and must be
-    equal on resuming. The global random state is left as it was. A loss that is not finite raises.
+    equal on resuming. The global random state is left as it was. A loss that is not finite raises, and so does a NaN
+    in what the method holds.
     """
     check_settings(changes, asdict(Settings()), "fit")
     settings = replace(settings or Settings(), **changes)
-    place = place or find_place(str(next(method.parameters()).device))
+    place = place or find_place(str(next(method.buffers()).device))  # a method may have nothing for the loop to train
     if settings.batch < 2 * place.world:
         raise UnswayedError(f"a batch of 2 rows a process, {2 * place.world} in all", got=settings.batch)
     method.to(place.device)
@@ -191,6 +192,7 @@ class _Run:
                 self._save_if(asked)
         self.method.requires_grad_(True)
         self.method.eval()
+        self._check_state()
         self._save()
 
     def _next_stage(self) -> None:
@@ -242,6 +244,7 @@ class _Run:
                     self._save_if(asked)
                 clock = time.perf_counter()
         merge_buffers(self.method, before, self.place)
+        self._check_state()
         self._record(stage, lr, self.at.seconds - earlier, counts)
 
     def _batches(
@@ -290,15 +293,31 @@ class _Run:
     def _check_losses(self) -> None:
         """Look at the losses since the last look, at most `CHECK_EVERY` of them."""
         losses = torch.stack(self.losses[-CHECK_EVERY:]).float().cpu()
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            first = int(bad[0])
-            batch, stage = self.at.step - len(losses) + first + 1, self.plan[self.at.stage].name
-            raise UnswayedError(
-                f"a finite loss in stage '{stage}', epoch {self.at.epoch + 1}, batch {batch}",
-                got=float(losses[first]),
-                do="lower --lr, clip gradients (--clip), or use --precision fp32; the last checkpoint is from before",
-            )
+        bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        if not self.place.any(bool(bad)):  # all processes raise, or one would wait for another that has left
+            return
+        raise self._broken(
+            "a finite loss",
+            got=float(losses[bad[0]]) if bad else "one that is not, in another process",
+            batch=self.at.step - len(losses) + bad[0] + 1 if bad else self.at.step,
+        )
+
+    def _check_state(self) -> None:
+        """A method may leave a row out of its loss whose loss is NaN: the gradient is NaN all the same."""
+        floats = {name: value for name, value in self.method.state_dict().items() if value.is_floating_point()}
+        broken = torch.stack([value.isnan().any() for value in floats.values()]).tolist()
+        names = [name for name, found in zip(floats, broken, strict=True) if found]
+        if self.place.any(bool(names)):
+            got = f"NaN in {', '.join(names[:3])}{', ...' if names[3:] else ''}" if names else "NaN in another process"
+            raise self._broken("numbers in all parameters and buffers", got=got, batch=self.at.step)
+
+    def _broken(self, expected: str, *, got: object, batch: int) -> UnswayedError:
+        stage = self.plan[min(self.at.stage, len(self.plan) - 1)].name
+        return UnswayedError(
+            f"{expected} in stage '{stage}', epoch {self.at.epoch + 1}, batch {batch}",
+            got=got,
+            do="lower --lr, clip gradients (--clip), or use --precision fp32; the last checkpoint is from before",
+        )
 
     def _record(self, stage: Stage, lr: float, seconds: float, before: tuple[int, int]) -> None:
         seen, right = (now - then for now, then in zip(self._counts(), before, strict=True))
@@ -324,8 +343,9 @@ class _Run:
             return  # inside an epoch the processes' rows are not merged yet
         stop = self.place.any(asked())  # one process must not leave while another waits for it
         if stop or time.monotonic() - self.saved >= self.settings.save_seconds:
-            if self.losses:
-                self._check_losses()  # a checkpoint holds no weights that came of a loss that is not finite
+            if self.losses:  # a checkpoint holds no weights that came of a loss that is not finite
+                self._check_losses()
+                self._check_state()
             self._save()
         if stop:
             raise KeyboardInterrupt
