@@ -121,6 +121,6 @@ def leading_share(z: Tensor) -> Tensor:
     >>> leading_share(torch.diag(torch.tensor([4.0, 2.0, 1.0, 1.0, 1.0, 1.0])))
     tensor(0.1800)
     """
-    values = torch.linalg.svdvals(z)
+    values = torch.linalg.svdvals(torch.nan_to_num(z))  # of NaN it raises; the loss will tell
     share: Tensor = values[:LEADING].mean() / values.sum().clamp_min(1e-12)
     return share
