@@ -156,6 +156,79 @@ class FullPrecisionOnly(Faulty):
         return super().loss(batch)
 
 
+class DoublePrecisionRows(Faulty):
+    """Mixes rows with noise of another type than theirs. No paper."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        noise = torch.zeros(batch.x.shape)
+        return functional.cross_entropy(self.net(torch.lerp(batch.x, noise, 0.1)), batch.y)
+
+
+class Divided(Faulty):
+    """Trains on two parts and does not ask whether both have rows. No paper."""
+
+    def plan(self, epochs: int) -> list[Stage]:
+        return [Stage("warm-up", epochs, self.loss), Stage("divided", 1, self.both, self.divide)]
+
+    def both(self, first: Batch, second: Batch) -> Tensor:
+        return self.loss(first) + self.loss(second)
+
+    def divide(self, data: Data) -> tuple[Data, Data]:
+        chosen = self.choose(data)
+        return data.rows(chosen), data.rows(~chosen)
+
+    def choose(self, data: Data) -> Tensor:
+        raise NotImplementedError
+
+
+class EightRowsFirst(Divided):
+    def choose(self, data: Data) -> Tensor:
+        return torch.arange(len(data)) < 8
+
+
+class DropsContradicted(Divided):
+    def choose(self, data: Data) -> Tensor:
+        return self.net(data.x.rows(torch.arange(len(data)))).argmax(1) != data.y
+
+
+class KeepsOnlyTheSure(Divided):
+    def choose(self, data: Data) -> Tensor:
+        p = self.net(data.x.rows(torch.arange(len(data)))).softmax(1)
+        return p.gather(1, data.y[:, None])[:, 0] > 0.9
+
+
+class PushesClassesApart(Faulty):
+    """Compares rows of different labels, if there are any. No paper."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        logits = self.net(batch.x)
+        others = batch.y[:, None] != batch.y[None]
+        return functional.cross_entropy(logits, batch.y) + 0.01 * (logits @ logits.T)[others].mean()
+
+
+class AllPairsOfClasses(Faulty):
+    """The margins of all pairs of classes in every row. No paper."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        logits = self.net(batch.x)
+        margins = logits[:, :, None] - logits[:, None, :]
+        return functional.cross_entropy(logits, batch.y) + 0.001 * margins.square().mean()
+
+
+class HidesWhatIsNotFinite(Faulty):
+    """Leaves losses that are NaN out, but not the mean that it keeps of the logits, outside of any buffer. No paper."""
+
+    mean: Tensor | float = 0.0
+
+    def loss(self, batch: Batch) -> Tensor:
+        logits = self.net(batch.x.nan_to_num())
+        self.mean = 0.9 * self.mean + 0.1 * batch.x.sum()
+        return functional.cross_entropy(logits, batch.y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.mean
+
+
 FAULTS = {
     "check_settings_are_keywords": [PositionalSetting],
     "check_docstring_names_source": [NoSource],
@@ -170,6 +243,13 @@ FAULTS = {
     "check_any_head": [NeedsLinearHead],
     "check_hard_data": [EmptyPart],
     "check_half_precision": [FullPrecisionOnly],
+    "check_half_rows": [DoublePrecisionRows],
+    "check_few_rows": [EightRowsFirst],
+    "check_one_class": [PushesClassesApart],
+    "check_clean_labels": [DropsContradicted],
+    "check_pure_noise": [KeepsOnlyTheSure],
+    "check_many_classes": [AllPairsOfClasses],
+    "check_not_finite": [HidesWhatIsNotFinite, HiddenState],
 }
 
 

@@ -12,21 +12,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unswayed import heads
+from unswayed.checkpoint import read_state
 from unswayed.engine import Outcome, Record, evaluating, fit, predict
+from unswayed.errors import UnswayedError
 from unswayed.machine import Place
 from unswayed.method import Data, Info, Method
 
 MethodClass = type[Method]
 
 
+class _FirstLayer(nn.Linear):
+    """Reads rows of any number type, as the bodies of `unswayed.nets` do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 class ToyNet(nn.Module):
-    """Six numbers -> 32 features -> logits, through any head."""
+    """Six numbers of any type -> 32 features -> logits, through any head."""
 
     def __init__(self, classes: int = 3, head: str = "linear") -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 32), nn.ReLU())
+        self.body = nn.Sequential(_FirstLayer(6, 32), nn.ReLU())
         self.head = heads.create(head, 32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,10 +241,127 @@ def check_half_precision(method: MethodClass) -> None:
         assert _finite(train(made, data, epochs=2, place=place), made, data), f"not finite at {place}"
 
 
+def check_half_rows(method: MethodClass) -> None:
+    """Rows stored as float16, as frozen features often are, train like any."""
+    data, *_ = toy(64)
+    halves = data.replace(x=data.x.rows(data.index).half())
+    made = make(method, 64)
+    assert _finite(train(made, halves, epochs=2), made, halves), "not finite on rows of float16"
+
+
+def check_few_rows(method: MethodClass) -> None:
+    """Four rows in all are enough to train on, and their numbers need not begin at 0."""
+    data, *_ = toy(12)
+    data = data.rows(torch.arange(4, 8))
+    made = make(method, 12)
+    assert _finite(train(made, data, epochs=2), made, data), "not finite with 4 rows"
+
+
+def check_one_class(method: MethodClass) -> None:
+    """Every row has the same label."""
+    data, *_ = toy(64)
+    data = data.replace(y=torch.ones_like(data.y))
+    made = make(method, 64)
+    assert _finite(train(made, data, epochs=3), made, data), "not finite with one class in the labels"
+
+
+def check_clean_labels(method: MethodClass) -> None:
+    """No label is wrong and the rows of a class are alike, so that nothing is left for a noisy part."""
+    _, truth, _ = toy(64)
+    data = Data.of(torch.eye(6)[truth] * 4, truth)
+    made = make(method, 64)
+    assert _finite(train(made, data, epochs=6), made, data), "not finite with clean labels"
+    reached = float((predict(made, data.x).argmax(1) == truth).float().mean())
+    assert reached > 0.6, f"reaches only {reached:.2f} where all labels are right"
+
+
+def check_pure_noise(method: MethodClass) -> None:
+    """Labels drawn by chance, and rows that are all alike: nothing singles out a clean part."""
+    data, *_ = toy(64)
+    y = torch.randint(3, (64,), generator=torch.Generator().manual_seed(1))
+    for x in (data.x.rows(data.index), torch.ones(64, 6)):
+        noise = Data.of(x, y)
+        made = make(method, 64)
+        assert _finite(train(made, noise, epochs=3), made, noise), "not finite where labels are pure noise"
+
+
+def check_many_classes(method: MethodClass) -> None:
+    """A thousand classes, half of them without a row: finite, and no tensor beyond rows x classes or classes^2."""
+    data, *_ = toy(512, 1000)
+    made = make(method, 512, 1000)
+    with _Largest() as largest:  # type: ignore[no-untyped-call]
+        outcome = train(made, data, epochs=2)
+    assert _finite(outcome, made, data), "not finite with 1000 classes"
+    assert largest.numbers <= 4 * 1000 * 1000, f"a tensor of {largest.numbers:,} numbers for 512 rows, 1000 classes"
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers how many numbers the largest tensor held that was made meanwhile."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        # What `expand` gives counts by its storage: it takes no memory.
+        if isinstance(made, Tensor):
+            self.numbers = max(self.numbers, made.untyped_storage().nbytes() // made.element_size())
+        return made
+
+
+def check_not_finite(method: MethodClass) -> None:
+    """A NaN that appears on the way ends the run with an error, or does no harm; what was saved is sound.
+
+    From the saved state, a healthy run goes on to the bits that it would have had without the accident.
+    """
+    data, *_ = toy(64)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "checkpoint.safetensors"
+        healthy, shown = make(method, 64), _Spoil(at=0)
+        train(healthy, data, epochs=3, augment=dict.fromkeys(_VIEWS, shown))
+        made, spoilt = make(method, 64), _Spoil(at=max(2, shown.calls * 2 // 3))
+        spoil = dict.fromkeys(_VIEWS, spoilt)
+        try:
+            outcome = train(made, data, epochs=3, augment=spoil, checkpoint=file, save_seconds=0.0)
+        except UnswayedError:
+            saved, _ = read_state(file)
+            broken = [name for name, value in saved.items() if value.is_floating_point() and value.isnan().any()]
+            assert not broken, f"a NaN was saved in {', '.join(broken)}"
+            again = make(method, 64)
+            mended = dict.fromkeys(_VIEWS, _Spoil(at=0))
+            train(again, data, epochs=3, augment=mended, checkpoint=file, save_seconds=0.0, resume=True)
+            assert same(bits(healthy), bits(again)), "taken up from the last checkpoint it ends elsewhere"
+        else:
+            assert _finite(outcome, made, data), "a NaN in one row stayed in the method, and nothing was said"
+
+
+_VIEWS = ("stored", "weak", "strong")
+
+
+class _Spoil:
+    """Shows rows as they are, but one number of the batch as NaN in call number `at`, from 1; 0: never."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.calls = at, 0
+
+    def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Nothing to draw."""
+        return {}
+
+    def apply(self, x: Tensor, params: Any) -> Tensor:
+        """[B, ...] -> [B, ...]."""
+        self.calls += 1
+        if self.calls != self.at:
+            return x
+        x = x.clone()
+        x[0, 0] = torch.nan
+        return x
+
+
 def _finite(outcome: Outcome, method: Method, data: Data) -> bool:
     with evaluating(method):
-        logits = predict(method, data.x)
-    return all(r.loss == r.loss for r in outcome.records) and bool(logits.isfinite().all())
+        logits, suspicion = predict(method, data.x), method.suspicion()
+    finite = bool(logits.isfinite().all()) and all(r.loss == r.loss for r in outcome.records)
+    return finite and (suspicion is None or bool(suspicion.isfinite().all()))
 
 
 Check = Callable[[MethodClass], None]
