@@ -126,7 +126,9 @@ def test_texts_become_standardised_features_and_are_encoded_once(
     dataset = data.from_arrays(texts, [0, 1, 0, 1, 0, 1], test=(["gg", "hhhh"], [0, 1]), kind="text")
     for _ in range(2):
         found = encoder.encode_texts(dataset, "toy", cache=tmp_path)
-    assert calls == ["toy", "toy"], "training and test texts, each encoded once"
+    assert calls == ["toy"] * 3, "names of classes, training and test texts, each encoded once"
+    assert found.names is not None
+    assert found.names[:, 0].tolist() == pytest.approx([(1 - 3.5) / 3.5**0.5] * 2)  # "0" and "1": one sign each
     assert found.kind == "table"
     x = found.train.x.rows(torch.arange(6))
     torch.testing.assert_close(x[:, 0], (torch.arange(1.0, 7) - 3.5) / torch.arange(1.0, 7).std())

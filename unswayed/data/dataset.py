@@ -65,3 +65,4 @@ class Dataset:
     test: Split | None
     notes: tuple[str, ...] = ()  # what the reader did that a user should know: rows dropped, images resized, ...
     extra: dict[str, Tensor] = field(default_factory=dict)  # further label columns of the training rows, [N] each
+    names: Tensor | None = None  # [K, d]: the classes' names, where one encoder made features of them and of the rows

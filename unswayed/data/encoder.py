@@ -83,20 +83,22 @@ def encode_texts(
     """The same data set with the features of a frozen sentence encoder as its rows, scaled to mean 0 and deviation 1.
 
     The features are kept in the cache folder, because encoding takes long and depends on the texts alone; mean and
-    deviation are those of the training rows. Raises for a data set of another kind than text.
+    deviation are those of the training rows. The names of the classes are encoded and scaled alike, for methods that
+    ask how well a text and the name of its class agree. Raises for a data set of another kind than text.
     """
     if dataset.kind != "text":
         do = "leave out --encoder, or name the column of the texts with --input"
         raise UnswayedError("texts for a sentence encoder", got=f"rows of kind {dataset.kind}", do=do)
     parts = [part for part in (dataset.train, dataset.test) if part is not None]
-    features = [_encoded(part.source or (), encoder, cache, progress) for part in parts]
+    texts = [dataset.classes, *(part.source or () for part in parts)]
+    names, *features = [_encoded(part, encoder, cache, progress) for part in texts]
     std, mean = torch.std_mean(features[0], 0)
     # An encoder may leave features all but constant: stretched to deviation 1 they would be nothing but rounding.
-    columns = [TensorColumn((part - mean) * (std > 1e-6) / std.clamp_min(1e-6)) for part in features]
-    train = replace(dataset.train, x=columns[0])
-    test = None if dataset.test is None else replace(dataset.test, x=columns[1])
+    names, *scaled = [(part - mean) * (std > 1e-6) / std.clamp_min(1e-6) for part in (names, *features)]
+    train = replace(dataset.train, x=TensorColumn(scaled[0]))
+    test = None if dataset.test is None else replace(dataset.test, x=TensorColumn(scaled[1]))
     note = f"texts encoded by {encoder} into {features[0].shape[1]} features"
-    return replace(dataset, kind="table", train=train, test=test, notes=(*dataset.notes, note))
+    return replace(dataset, kind="table", train=train, test=test, notes=(*dataset.notes, note), names=names)
 
 
 def _encoded(

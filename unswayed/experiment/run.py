@@ -109,7 +109,7 @@ def build(config: Config, arm: Arm, task: Task) -> Method:
 
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.seed, _INIT))
-        return methods.create(arm.method, make_net, Info(len(train), classes), **_method_settings(arm, task.trusted))
+        return methods.create(arm.method, make_net, Info(len(train), classes), **_method_settings(arm, task))
 
 
 def draft(arm: Arm) -> Method:
@@ -136,16 +136,26 @@ def draft(arm: Arm) -> Method:
     return method
 
 
-def _method_settings(arm: Arm, trusted: Tensor | None = None) -> dict[str, Any]:
+def _method_settings(arm: Arm, task: Task | None = None) -> dict[str, Any]:
+    """The settings of the arm's method, and what it asks the task for; without a task, for a toy."""
     settings = dict(arm.settings.get("method", {}))
-    if trusted is not None and len(trusted) and "trusted" in methods.settings_of(arm.method):
-        settings.setdefault("trusted", trusted)
+    if task is not None and len(task.trusted) and "trusted" in methods.settings_of(arm.method):
+        settings.setdefault("trusted", task.trusted)
+    if settings.get("anchors") == "names":
+        settings = settings | {"anchors": None if task is None else _embedded_names(task), "judge": "rows"}
     if arm.loss is not None:
         if "loss" not in methods.settings_of(arm.method):
             do = f"leave out {arm.loss}, or choose plain or co-teaching"
             raise UnswayedError("a method that takes a loss", got=f"{arm.method}, which has its own", do=do)
         settings |= {"loss": arm.loss, "loss_settings": arm.settings.get("loss", {})}
     return settings
+
+
+def _embedded_names(task: Task) -> Tensor:
+    if task.dataset.names is None:
+        do = "--encoder NAME, for data of texts; or anchors=[[...],...]"
+        raise UnswayedError("names of classes by the encoder that made the rows", got="no encoder", do=do)
+    return task.dataset.names
 
 
 def _in_steps(settings: dict[str, Any], steps: int) -> dict[str, Any]:
