@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from unswayed import UnswayedError, nets
+from unswayed import Config, UnswayedError, nets, run
 from unswayed.checks import methods as contract
+from unswayed.data import encoder, from_arrays
 from unswayed.method import Batch, Data, Info, Method
 from unswayed.methods.lccn import LCCN, LCCNDivideMix, confusion, draw, log_posterior, transition_of
 from unswayed.methods.lnsr import LNSR, find_layer
 from unswayed.methods.nmtune import NMTune
-from unswayed.methods.osa import OSA, agreement_weight, prototype_agreement
+from unswayed.methods.osa import OSA, agreement_weight, prototype_agreement, shared_weight
 from unswayed.methods.sed import SED
 from unswayed.methods.ssr import SSR, balanced_vote, draw_evenly
 from unswayed.methods.turn import TURN, even_selection
@@ -105,6 +108,47 @@ def test_osa_scales_by_the_largest_weight_of_the_batch() -> None:
         assert method.loss(batch_of(X, weight=weight)).item() == pytest.approx(expected.item(), abs=1e-6)
     nothing = small(OSA).loss(batch_of(X, weight=torch.zeros(4)))
     assert nothing.item() == 0
+
+
+def test_osa_shares_weights_within_a_batch_as_the_program_does() -> None:
+    t = torch.tensor([0.3, -0.2, 0.15, 0.0])
+    u = torch.tensor([1.0, 0.0, 0.5, 0.0])
+    torch.testing.assert_close(shared_weight(t), u**2 * (1 - u) * (1 + u))  # 0, 0, .1875, 0
+    method = small(OSA, curve="program", scale="none", anchors=[[1.0, 0.0], [0.0, 1.0]])
+    weighed = method.weigh(Data.of(X, Y))
+    torch.testing.assert_close(weighed.weight, method.agreement.clamp_min(0))
+    values = cross_entropy(method.net(X), Y, reduction="none")
+    expected = (shared_weight(method.agreement) * values).mean().item()
+    assert method.loss(batch_of(X, weight=weighed.weight)).item() == pytest.approx(expected, abs=1e-6)
+    assert small(OSA, curve="program").loss(batch_of(X, weight=torch.zeros(4))).item() == 0
+
+
+def test_osa_asks_how_well_a_text_and_the_name_of_its_class_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("sport", "music", "money", "the", "and", "new")
+
+    def count(texts: list[str]) -> Tensor:
+        return torch.tensor([[float(text.split().count(word)) for word in words] for text in texts])
+
+    monkeypatch.setattr(encoder, "load_sentence_encoder", lambda name: count)
+    generator = torch.Generator().manual_seed(0)
+    topics = torch.randint(3, (120,), generator=generator).tolist()
+    extra = torch.randint(3, 6, (120, 4), generator=generator).tolist()
+    texts = [" ".join([words[topic]] * 3 + [words[i] for i in more]) for topic, more in zip(topics, extra, strict=True)]
+    raw = replace(from_arrays(texts, topics, kind="text"), classes=words[:3])
+    dataset = encoder.encode_texts(raw, "toy", cache=tmp_path)
+    config = Config("texts", arm="osa(anchors=names)", noise="symmetric", rate=0.3, epochs=1)
+    found = run(config, dataset=dataset)
+    method: Any = found.method
+    assert method.judge == "rows"
+    assert torch.equal(method.anchors, dataset.names)
+    wrong = found.task.train.given != found.task.train.truth
+    assert contract.auroc(method.suspicion(), wrong) > 0.98
+    with pytest.raises(UnswayedError, match="no encoder"):
+        run(config, dataset=replace(dataset, names=None))
+    with pytest.raises(UnswayedError, match="as numbers"):
+        small(OSA, anchors="names")
 
 
 def test_osa_without_any_agreement_trusts_everybody() -> None:

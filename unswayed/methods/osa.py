@@ -20,7 +20,7 @@ from unswayed.stats.rows import register_rows
 
 Judge = Literal["body", "rows"]
 Scale = Literal["batch", "none"]
-Curve = Literal["published", "linear"]
+Curve = Literal["published", "program", "linear"]
 
 
 class OSA(Method):
@@ -32,15 +32,20 @@ class OSA(Method):
     judge   who makes the features: "body", the network's body as it is before training (pretrained, or the identity
             over frozen features); "rows", the stored numbers themselves (tables, frozen features under an MLP).
     anchors embeddings of the classes in the same space [K, d], for example of their names by the text side of a
-            multimodal model, as published; None: class prototypes, the mean direction of the rows given that label.
-            A row takes no part in its own prototype.
-    scale   "batch": divided by the largest weight of the batch, as in the authors' program; "none": as in the paper.
-            The program's is the default, because t^2 (1 - t) is at most 4/27 and would shrink the learning rate.
-    curve   "published"; or "linear", max(t, 0). The published one peaks at t = 2/3 and falls to 0 at 1: made for
-            multimodal cosines, which stay far below. Where prototypes agree almost fully, "linear" is the natural one.
+            multimodal model, as published. "names" (in experiments): the names of the classes, by the sentence encoder
+            that made the rows; it sets judge to "rows": `--encoder NAME --arm "osa(anchors=names)"`. None: class
+            prototypes, the mean direction of the rows given that label; a row takes no part in its own prototype.
+    curve   "published": t^2 (1 - t); "program": u^2 (1 - u^2) with u = t over the largest t of the batch, as in the
+            authors' program; or "linear", max(t, 0), ours. The published one peaks at t = 2/3 and falls to 0 at 1: made
+            for multimodal cosines, which stay far below. The program's gives the best row of every batch the weight 0,
+            whatever its agreement, so it is not the default. Where prototypes agree almost fully, "linear" is natural.
+    scale   "none": weights as they are; "batch", ours and the default: divided by the largest weight of the batch,
+            because t^2 (1 - t) is at most 4/27 and u^2 (1 - u^2) at most 1/4, which would shrink the learning rate.
 
-    Our choices: b is the mean over all pairs of a row and a class, exact and cheaper than random pairs; where no
-    sample has a weight above 0, all have 1; `loss` may be any.
+    Our choices: b is the mean over all pairs of a row and a class, exact and cheaper than random pairs (program: the
+    mean over pairs of noise pictures and random words, which have no counterpart among K classes); the judgement is
+    made once, of rows as stored (program: again in every step, in that step's view); where no sample has a weight
+    above 0, all have 1; `loss` may be any.
     """
 
     agreement: Tensor
@@ -51,7 +56,7 @@ class OSA(Method):
         info: Info,
         *,
         judge: Judge = "body",
-        anchors: Tensor | list[list[float]] | None = None,
+        anchors: Tensor | list[list[float]] | Literal["names"] | None = None,
         scale: Scale = "batch",
         curve: Curve = "published",
         loss: str = "ce",
@@ -60,6 +65,9 @@ class OSA(Method):
         for name, value, choices in (("judge", judge, Judge), ("scale", scale, Scale), ("curve", curve, Curve)):
             if value not in get_args(choices):
                 raise UnswayedError(f"{name} is one of {', '.join(get_args(choices))}", got=repr(value))
+        if isinstance(anchors, str):
+            do = "embed the names with unswayed.data.encode, or run it as an arm on texts with --encoder"
+            raise UnswayedError(f"anchors [{info.classes}, d] as numbers", got=repr(anchors), do=do)
         super().__init__(make_net, info)
         self.judge, self.scale, self.curve, self.classes = judge, scale, curve, info.classes
         self.anchors = None if anchors is None else torch.as_tensor(anchors).float()
@@ -77,6 +85,8 @@ class OSA(Method):
         logits = self.net(batch.x)
         self.observe(logits, batch)
         weight = batch.weight
+        if self.curve == "program":
+            weight = shared_weight(weight)
         if self.scale == "batch":
             weight = weight / weight.max().clamp_min(1e-12)
         loss: Tensor = self.criterion(logits, batch.y, batch.index, weight)
@@ -86,7 +96,7 @@ class OSA(Method):
         """Judge all rows and weigh them."""
         t = self.judge_rows(data)
         self.agreement[data.index] = t
-        weight = t.clamp_min(0) if self.curve == "linear" else agreement_weight(t)
+        weight = agreement_weight(t) if self.curve == "published" else t.clamp_min(0)  # the program's needs its batch
         weight = torch.where(weight.amax() > 0, weight, torch.ones_like(weight))
         return data.replace(weight=data.weight * weight)
 
@@ -116,6 +126,16 @@ def agreement_weight(t: Tensor) -> Tensor:
     """
     t = t.clamp(0, 1)
     return t.square() * (1 - t)
+
+
+def shared_weight(t: Tensor) -> Tensor:
+    """u^2 (1 - u^2) with u = t / max t, 0 for t <= 0: agreements of one batch `[B]` -> weights `[B]` in [0, 1/4].
+
+    >>> shared_weight(torch.tensor([-0.1, 0.1, 0.2]))
+    tensor([0.0000, 0.1875, 0.0000])
+    """
+    u = t.clamp_min(0) / t.max().clamp_min(1e-12)
+    return u.square() * (1 - u.square())
 
 
 def prototype_agreement(features: Tensor, y: Tensor, classes: int) -> Tensor:
