@@ -405,14 +405,28 @@ def test_cores_prior(prior: Any, expected: list[float]) -> None:
     assert method.prior.tolist() == expected
 
 
-def test_cores_second_phase_by_hand() -> None:
-    method = sieve(consistency=0.4)
+@pytest.mark.parametrize(("supervise", "logits"), [("weak", [1.0, 0.0]), ("strong", [0.0, 0.5])])
+def test_cores_second_phase_by_hand(supervise: Any, logits: list[float]) -> None:
+    method = sieve(consistency=0.4, supervise=supervise)
     assert [(s.name, s.epochs) for s in method.plan(5)] == [("sieve", 1), ("sieve", 1), ("consistency", 3)]
     method.kept.copy_(torch.tensor([1, 0, 0, 0]))
-    weak, strong = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
+    weak, strong = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.5], [math.log(3.0), 0.0]])
     batch = Batch((weak, strong), torch.tensor([0, 0]), torch.arange(2), torch.ones(2), 0, 1.0)
     apart = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
-    assert method.consistency_loss(batch).item() == pytest.approx(ce([1.0, 0.0], 0) + 0.4 * apart, abs=1e-6)
+    assert method.consistency_loss(batch).item() == pytest.approx(ce(logits, 0) + 0.4 * apart, abs=1e-6)
+
+
+def test_cores_first_phase_ends_where_it_settles() -> None:
+    def schedule(**settings: Any) -> list[float]:
+        stages: list[Any] = sieve(**settings).plan(8)
+        return [stage.loss.args[0] for stage in stages if stage.name == "sieve"]
+
+    assert schedule(consistency=0.4, settle=0.4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert schedule(consistency=0.4) == pytest.approx([0.0, 0.25, 0.5, 0.75])
+    assert schedule(settle=0.4) == pytest.approx([epoch / 8 for epoch in range(8)])  # without a second phase, whole
+    for wrong in ({"supervise": "both"}, {"settle": 0.0, "consistency": 0.4}):
+        with pytest.raises(UnswayedError, match=next(iter(wrong))):
+            sieve(**wrong)
 
 
 def test_cores_second_phase_never_begins_without_samples() -> None:
