@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from unswayed import heads
+from unswayed import heads, nets
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Form:
     width: float = 1.0  # of the last layer before the head, as a share
     tune: bool = False  # choose the weight decay on noisy validation labels
     control: str | None = None  # the random mask that this form is compared with
+    everywhere: bool = False  # the same mask on all linear layers of the body as well
 
     def build(self, in_features: int, classes: int, kan: bool = False) -> nn.Module:
         """The head, [B, in_features] -> [B, classes]."""
@@ -29,10 +30,18 @@ class Form:
         head = heads.create(name, in_features, classes, **self.rule)
         return nn.Sequential(nn.Dropout(self.dropout), head) if self.dropout else head
 
+    def join(self, body: nets.Body, classes: int, kan: bool = False) -> nets.Net:
+        """The network: `body` with this head, and with masked layers where the form says so."""
+        net = nets.Net(body, self.build(body.features, classes, kan))
+        if self.everywhere:
+            layers = [name for name, layer in body.named_modules() if isinstance(layer, nn.Linear)]
+            heads.mask_edges(body, layers, **self.rule)
+        return net
 
-def masked(name: str, *, control: str | None = None, **rule: Any) -> Form:
+
+def masked(name: str, *, control: str | None = None, everywhere: bool = False, **rule: Any) -> Form:
     """A form that masks."""
-    return Form(name, head="edge-masked", rule=rule, control=control)
+    return Form(name, head="edge-masked", rule=rule, control=control, everywhere=everywhere)
 
 
 CORE = [
@@ -69,6 +78,10 @@ MORE = [
     masked("std by input", control="random by input", scope="input"),
     masked("random by input", score="random", scope="input"),
     masked("coins", control=None, score="random", per="sample", every=1),  # DropConnect
+    masked("std everywhere", control="random everywhere", everywhere=True),
+    masked("random everywhere", everywhere=True, score="random"),
+    masked("std .5 everywhere", control="random .5 everywhere", everywhere=True, keep=0.5),
+    masked("random .5 everywhere", everywhere=True, score="random", keep=0.5),
     masked("drawn coins", control="coins", draw=True, per="sample", every=1),
 ]
 

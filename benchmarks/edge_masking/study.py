@@ -51,7 +51,7 @@ def train(setting: Setting, task: Task, loss: str, form: Form, seed: int, kan: b
 
     def make_net() -> nets.Net:
         body = nets.create_body(setting.body, kind=kind, shape=shape, stats=stats, **_narrowed(setting, form.width))
-        return nets.Net(body, form.build(body.features, classes, kan))
+        return form.join(body, classes, kan)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, 4))

@@ -132,6 +132,8 @@ def legend() -> str:
     for form in FORMS.values():
         rule = ", ".join(f"{name}={value}" for name, value in form.rule.items())
         told = f"`edge-masked({rule})`" if form.head == "edge-masked" else "an ordinary head"
+        if form.everywhere:
+            told += " in all linear layers"
         if form.dropout:
             told += f" behind dropout of {form.dropout:g}"
         if form.width < 1:
