@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unswayed.errors import UnswayedError
-from unswayed.noise import noises
+from unswayed.noise import NoiseModel, noises
 from unswayed.noise.classwise import CIFAR10_CONFUSIONS, CIFAR100_COARSE
 
 Expected = Callable[[float, int], Tensor]  # rate, classes -> transition matrix [K, K], NaN where nothing is promised
@@ -70,6 +70,18 @@ def lopsided(classes: int) -> Tensor:
     return keep.diag() + (1 - keep)[:, None] * onward
 
 
+def straying(rate: float, classes: int) -> Tensor:
+    """The share `rate` of each class goes where `lopsided` sends what it does not keep."""
+    onward = lopsided(classes).fill_diagonal_(0)
+    return (1 - rate) * torch.eye(classes) + rate * onward / onward.sum(1, keepdim=True)
+
+
+def planted(classes: int) -> NoiseModel:
+    """A noise model that no data made: of the directions of `straying`, and features that do not matter."""
+    nothing = torch.zeros(classes, classes, dtype=torch.float64)
+    return NoiseModel(straying(0.4, classes).double(), nothing, torch.zeros(classes, 101, dtype=torch.float64))
+
+
 def leaning(rate: float, classes: int) -> Tensor:
     """As `any_wrong`, with the mean of a normal distribution around `rate` truncated to [0, 1]."""
     if rate in (0, 1):
@@ -103,6 +115,7 @@ TRIALS: dict[str, Trial] = {
         lambda rate, k: (1 - rate) * torch.eye(k) + rate * lopsided(k), 1.0, settings=lambda k: {"matrix": lopsided(k)}
     ),
     "instance": Trial(leaning),
+    "learned": Trial(straying, settings=lambda k: {"model": planted(k)}),
 }
 
 

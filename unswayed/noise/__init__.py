@@ -3,6 +3,7 @@
 Every noise is a function `(y [N], x [N, ...] or None, rate, classes, generator, **settings) -> [N]` in the registry
 `noises`, and leaves its inputs as they were. `corrupt` calls one by name with a seed. Beside them stand two functions
 that change rows instead of labels (`imbalance`, `open_set`) and `transition_of`, which measures what a noise did.
+`learn_noise` fits a `NoiseModel` to labels that people gave, from which the noise `learned` draws new ones.
 
 Labels that people really got wrong need no model: where a data set has such a column, the reader takes it as the given
 labels ("real columns"), and nothing here is called.
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unswayed.data.columns import Column
+    from unswayed.noise.learned import NoiseModel
+    from unswayed.noise.learning import learn_noise
     from unswayed.noise.rows import imbalance, open_set
     from unswayed.noise.transition import transition_of
 
@@ -37,10 +40,18 @@ noises.lazy("asymmetric-cifar10", "unswayed.noise.classwise:asymmetric_cifar10")
 noises.lazy("asymmetric-cifar100", "unswayed.noise.classwise:asymmetric_cifar100")
 noises.lazy("matrix", "unswayed.noise.transition:matrix")
 noises.lazy("instance", "unswayed.noise.instance:instance")
+noises.lazy("learned", "unswayed.noise.learned:learned")
 
-__getattr__ = lazy_attributes(__name__, {"imbalance": "rows", "open_set": "rows", "transition_of": "transition"})
+_HOMES = {
+    "NoiseModel": "learned",
+    "imbalance": "rows",
+    "learn_noise": "learning",
+    "open_set": "rows",
+    "transition_of": "transition",
+}
+__getattr__ = lazy_attributes(__name__, _HOMES)
 
-__all__ = ["Noise", "corrupt", "imbalance", "noises", "open_set", "transition_of"]
+__all__ = ["Noise", "NoiseModel", "corrupt", "imbalance", "learn_noise", "noises", "open_set", "transition_of"]
 
 
 def corrupt(
