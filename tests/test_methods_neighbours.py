@@ -257,9 +257,71 @@ def test_sed_loss_by_hand() -> None:
     assert found.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_sed_loss_of_the_program_by_hand() -> None:
+    method = small(SED, momentum=1.0, teacher_momentum=1.0, terms="two", sigmas=2)  # nothing moves
+    with torch.no_grad():
+        method.net.head.weight.copy_(torch.eye(2))
+        method.net.head.bias.zero_()
+        method.teacher.net.load_state_dict(method.net.state_dict())
+        method.mean.fill_(0.9)
+        method.variance.fill_(0.02)
+    x, strong, y = X[:2], X[:2] / 2, torch.tensor([0, 0])  # the first is clean, the second is corrected to 1
+    q = torch.e / (1 + torch.e)
+    trust = torch.exp(torch.tensor(-4 * (0.9 - q) ** 2 / 0.04))
+    again = cross_entropy(strong, torch.tensor([0, 1]), reduction="none")
+    expected = -torch.log(torch.tensor(q)) + (trust * again).mean()
+    assert method.loss(batch_of(x, strong, y=y)).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_sed_threshold_of_the_program_is_a_quantile_with_a_ceiling() -> None:
+    method = small(SED, momentum=0.5, threshold="quantile")
+    p = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.9])
+    method._move_thresholds(torch.stack([p, 1 - p], 1), torch.zeros(5, dtype=torch.int64))
+    assert method.threshold.item() == pytest.approx((0.5 + 0.5) / 2)  # the .8 quantile: .4 + .2 (.9 - .4)
+    for _ in range(9):
+        method._move_thresholds(torch.ones(5, 2), torch.zeros(5, dtype=torch.int64))
+    assert method.threshold.item() == pytest.approx(0.95)
+
+
+def test_sed_judges_all_rows_before_an_epoch_as_the_program_does() -> None:
+    method = small(SED, pace="epoch", momentum=0.5)
+    with torch.no_grad():
+        method.net.head.weight.copy_(torch.eye(2))
+        method.net.head.bias.zero_()
+        method.teacher.net.load_state_dict(method.net.state_dict())
+    p = X.softmax(1)
+    method.warm_up(batch_of(X))
+    assert method.threshold.item() == 0.5  # the warm-up moves the teacher alone
+    assert [stage.epochs for stage in method.plan(6)] == [2, 1, 1, 1, 1]
+    assert method.judge(Data.of(X, Y)).y is Y
+    given = p[torch.arange(4), Y]
+    assert method.threshold.item() == pytest.approx((0.5 + given.mean().item()) / 2)
+    torch.testing.assert_close(method.expected, (0.5 + p.mean(0)) / 2)
+    assert method.corrected.tolist() == p.argmax(1).tolist()
+    assert method.clean.tolist() == (given >= method.class_thresholds()[Y]).int().tolist()
+    before = method.threshold.clone()
+    method.loss(batch_of(X, X))
+    assert torch.equal(before, method.threshold)
+
+
+def test_sed_holds_confidence_down_in_the_warm_up_if_told() -> None:
+    plain, told = small(SED), small(SED, confidence_penalty=True)
+    p = plain.net(X).softmax(1)
+    found = told.warm_up(batch_of(X)) - plain.warm_up(batch_of(X))
+    assert found.item() == pytest.approx((p * p.log()).sum(1).mean().item(), abs=1e-6)
+
+
+PROGRAM = {"threshold": "quantile", "terms": "two", "pace": "epoch", "sigmas": 2.0, "confidence_penalty": True}
+
+
+@pytest.mark.parametrize("check", [contract.check_resume_is_exact, contract.check_hard_data, contract.check_learns])
+def test_sed_of_the_program_keeps_the_contract(check: contract.Check) -> None:
+    check(type("Program", (SED,), {"test_settings": PROGRAM}))
+
+
 def test_sed_moves_confidence_of_the_classes_that_occur() -> None:
     method = small(SED, momentum=0.5)
-    method._follow_confidence(torch.tensor([0.6, 0.8]), torch.tensor([1, 1]))
+    method._move_confidence(torch.tensor([0.6, 0.8]), torch.tensor([1, 1]))
     torch.testing.assert_close(method.mean, torch.tensor([0.5, 0.6]))
     torch.testing.assert_close(method.variance, torch.tensor([1.0, 0.505]))
 
@@ -362,6 +424,23 @@ def test_nmtune_loss_by_hand() -> None:
     expected = cross_entropy(method.net.head(z), Y) + unit.square().mean() + 0.04 * 2 * c[0, 1] ** 2 / 2 - 0.001 / 2
     assert values.numel() == 2  # both are leading: their mean share is a half
     assert method.loss(batch_of(x)).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_nmtune_learns_from_two_views_as_its_program() -> None:
+    method = small(NMTune, views="two", covariance=0.1, spectrum=0.0)
+    method.eval()
+    with torch.no_grad():
+        method.reshape.scale.copy_(torch.tensor([0.5, 2.0]))  # one number a feature
+    views = (torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [2.0, -1.0]]), torch.rand(4, 2))
+    z, other = (x + torch.tensor([0.5, 2.0]) * method.reshape.mlp(x) for x in views)
+    both = torch.cat([z, other])
+    apart = other / other.norm(dim=1, keepdim=True) - views[0] / views[0].norm(dim=1, keepdim=True)
+    expected = cross_entropy(method.net.head(both), torch.cat([Y, Y])) + apart.square().mean()
+    expected = expected + 0.1 * 2 * torch.cov(both.T)[0, 1] ** 2 / 2
+    assert method.loss(batch_of(*views)).item() == pytest.approx(expected.item(), abs=1e-5)
+    assert method.plan(3)[0].views == ("weak", "weak")
+    with pytest.raises(UnswayedError, match="views is"):
+        small(NMTune, views="three")
 
 
 def test_nmtune_leaves_the_body_alone() -> None:
