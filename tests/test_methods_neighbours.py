@@ -16,7 +16,7 @@ from unswayed.checks import methods as contract
 from unswayed.data import encoder, from_arrays
 from unswayed.method import Batch, Data, Info, Method
 from unswayed.methods.lccn import LCCN, LCCNDivideMix, confusion, draw, log_posterior, transition_of
-from unswayed.methods.lnsr import LNSR, find_layer
+from unswayed.methods.lnsr import LNSR, find_layer, layers_behind
 from unswayed.methods.nmtune import NMTune
 from unswayed.methods.osa import OSA, agreement_weight, prototype_agreement, shared_weight
 from unswayed.methods.sed import SED
@@ -463,6 +463,34 @@ def test_lnsr_loss_by_hand() -> None:
     spread = still.var(0, correction=0).mean()
     expected = cross_entropy(still, Y) + 2 * (other - still).square().mean() / spread
     assert method.loss(batch_of(X)).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_lnsr_as_published_by_hand() -> None:
+    method = small(LNSR, sigma=0.5, features=0.0, logits=2.0, measure="squared")
+    torch.manual_seed(3)
+    other = method.net.head(X + 0.5 * torch.randn(4, 2))
+    torch.manual_seed(3)
+    still = method.net.head(X)
+    expected = cross_entropy(still, Y) + 2 * (other - still).square().sum(1).mean()
+    assert method.loss(batch_of(X)).item() == pytest.approx(expected.item(), abs=1e-5)
+    with pytest.raises(UnswayedError, match="measure is"):
+        small(LNSR, measure="cubed")
+
+
+def test_lnsr_sees_the_layers_behind_the_noise() -> None:
+    def found(**settings: float) -> tuple[float, Any]:
+        torch.manual_seed(0)
+        made = LNSR(contract.ToyNet, Info(8, 3), **settings)  # type: ignore[arg-type]
+        torch.manual_seed(3)
+        return made.loss(batch_of(X.repeat(1, 3))).item(), made
+
+    behind, made = found(
+        features=0.0, later=2.0
+    )  # behind the first layer is the last one, whose output the features are
+    assert behind == pytest.approx(found(features=2.0)[0], abs=1e-6)
+    assert layers_behind(made.net.body, made.net.body[0]) == [made.net.body[1]]
+    assert layers_behind(made.net.body, made.net.body) == []
+    assert all(not module._forward_hooks for module in made.modules())
 
 
 def test_lnsr_disturbs_the_layer_that_is_named() -> None:
