@@ -49,6 +49,16 @@ def test_published_weights() -> None:
     assert weights.doubt[first].tolist() == pytest.approx([0.000, 0.055, 0.119, 0.232, 0.474, 1.000], abs=0.001)
 
 
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_values_that_became_equal_leave_no_nan(mixture: Any) -> None:
+    before = mixture(torch.tensor([0.0, 0.0, 1.0, 4.0, 5.0]), torch.zeros(5, dtype=torch.long), classes=1)
+    now, groups = torch.full((5,), 5.0), torch.zeros(5, dtype=torch.long)
+    found = mixture(now, groups, classes=1, start=before)
+    assert all(field.isfinite().all() for field in vars(found).values())
+    assert found.posterior(now, groups).tolist() == [1.0] * 5
+    assert found.distribution(now, groups).isfinite().all()
+
+
 def test_counted_values_are_the_values() -> None:
     whole, counted = beta_mixture(EVENTS), beta_mixture(torch.arange(6), count=COUNTS)
     for one, other in zip(vars(whole).values(), vars(counted).values(), strict=True):

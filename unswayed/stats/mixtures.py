@@ -104,7 +104,7 @@ def gaussian_mixture(
     tensor([1., 0.])
     """
     table = _gather(x, groups, classes, count)
-    width = (table.high - table.low).clamp_min(torch.finfo(table.low.dtype).tiny)[:, None]
+    width = torch.where(table.high > table.low, table.high - table.low, 1.0)[:, None]
     if start is None:
         fit = _moments(table, _best_split(table))
         fit = fit._replace(variance=fit.variance + floor)
