@@ -23,6 +23,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"mixture": "gaussian"},
     {"weights": "fixed"},
     {"scope": "all"},
+    {"base": "rise", "certainty": "batch"},
     {"current": False},
     {"second": "weak"},
     {"loss": "nce+rce"},
@@ -62,6 +63,16 @@ def test_terms_by_hand() -> None:
     expected = 0.8 * 1.5 + 1.2 * math.log(3) ** 2 / 2 + 0.2 * 0.625 * entropy
     weights = Weights(torch.tensor([0.8]), torch.tensor([1.2]), torch.tensor([0.2]))
     assert weigh_terms(torch.tensor([1.5]), weak, strong, weights).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_certainty_of_the_batch_is_the_broadcast_of_the_program() -> None:
+    weak, strong = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    doubt = torch.tensor([0.1, 0.9, 0.4, 0.0, 1.0])
+    weights = Weights(torch.zeros(5), torch.zeros(5), doubt)
+    q = (weak.softmax(1) + strong.softmax(1)) / 2
+    wide = q.amax(1)[:, None] * -(q * q.log()).sum(1)  # [B, 1] times [B] is [B, B]
+    found = weigh_terms(torch.zeros(5), weak, strong, weights, shared=True).mean()
+    assert found.item() == pytest.approx((doubt * wide).mean().item(), abs=1e-6)
 
 
 def test_terms_stay_finite_at_extreme_logits() -> None:
@@ -142,17 +153,18 @@ def test_epochs_are_divided_as_published(epochs: int, split: tuple[int, int]) ->
     assert identical(second="weak").plan(epochs)[-2].views == ("weak", "weak")
 
 
-def test_refining_starts_from_the_network_before_the_first_rise() -> None:
-    method, labels = identical(), torch.arange(40) % 2
+@pytest.mark.parametrize(("base", "epoch"), [("before", 2), ("rise", 3)])
+def test_refining_starts_from_the_base_network(base: str, epoch: int) -> None:
+    method, labels = identical(base=base), torch.arange(40) % 2
     data = Data.of(torch.zeros(40, 2), labels)
     predictions = [[0] * 40, [1] * 20 + [0] * 20, [0] * 10 + [1] * 10 + [0] * 20, [1] * 40, [1] * 40]
-    for epoch, classes in enumerate(predictions):  # 20, 10, 30 and 0 changes
-        method._count(epoch, data)
-        method.net.shift.data.fill_(epoch)  # type: ignore[union-attr]
+    for at, classes in enumerate(predictions):  # 20, 10, 30 and 0 changes
+        method._count(at, data)
+        method.net.shift.data.fill_(at)  # type: ignore[union-attr]
         logits = nn.functional.one_hot(torch.tensor(classes), 2).float()
         method.loss(two_views(logits, logits, labels))
     method._refine(0, data)
-    assert method.net.shift.item() == 2  # type: ignore[union-attr, operator]
+    assert method.net.shift.item() == epoch  # type: ignore[union-attr, operator]
     method.net.shift.data.fill_(9)  # type: ignore[union-attr]
     method._refine(1, data)
     assert method.net.shift.item() == 9  # type: ignore[union-attr, operator]
@@ -206,7 +218,7 @@ def test_few_and_many_classes(classes: int) -> None:
     assert suspicion.isfinite().all()
 
 
-@pytest.mark.parametrize("settings", [{"evidence": "rumour"}, {"weights": "heavy"}, {"scope": "none"}])
+@pytest.mark.parametrize("settings", [{"evidence": "rumour"}, {"weights": "heavy"}, {"scope": "none"}, {"base": "x"}])
 def test_unknown_choices_are_told(settings: dict[str, Any]) -> None:
     with pytest.raises(UnswayedError, match="is one of"):
         identical(**settings)

@@ -35,6 +35,11 @@ class IDO(Method):
     mixture: "beta"; ablation: "gaussian".
     weights: "dynamic"; ablation: "fixed", the weight of the consistency term is 1 for every sample.
     scope: "class", one mixture a given label; ablation: "all", one over all samples.
+    base: "before", the network at the end of the epoch before the count of changed predictions first rose, as published
+        (a copy); "rise", the one at the end of that very epoch, which is what the authors' program saves, because it
+        keeps a reference that training goes on to change. Without a rise both are the last of the first stage.
+    certainty: "row", max(q) of each sample, as published; "batch", the mean over the batch, which is what the authors'
+        program comes to, because two shapes are broadcast there.
     current: whether a count includes the predictions of the very batch that it weighs, as in the authors' program.
         False leaves them out until the next fit: counts then stay within the range that the mixture knows.
     second: "strong", how the second view is augmented; "weak" where strong operations would destroy what rows mean.
@@ -42,10 +47,10 @@ class IDO(Method):
 
     Published: 5 + 10 epochs on pretrained networks, 20 rounds of EM, then 2 an epoch (scope "all": 1). `epochs` are
     divided 1 : 2, at least one each. As in the authors' program MSE is the mean over classes and max(q) has a
-    gradient. Unlike it, the base network is a copy (theirs is a reference, which training goes on to change), counts
-    beyond the fitted range are clipped to it, and a class with fewer than 4 samples or equal counts is taken as
-    clean. Where rows have no augmentation (tables, features) the two views are equal but for dropout, and the
-    consistency term rests. `suspicion` is p2 once the mixture is fitted.
+    gradient. Unlike it, counts beyond the fitted range are clipped to it (there such samples are trained by their
+    entropy alone), and a class with fewer than 4 samples or equal counts is taken as clean. Where rows have no
+    augmentation (tables, features) the two views are equal but for dropout, and the consistency term rests.
+    `suspicion` is p2 once the mixture is fitted.
     """
 
     sample_loss: Tensor
@@ -60,6 +65,8 @@ class IDO(Method):
         mixture: Shape = "beta",
         weights: Literal["dynamic", "fixed"] = "dynamic",
         scope: Literal["class", "all"] = "class",
+        base: Literal["before", "rise"] = "before",
+        certainty: Literal["row", "batch"] = "row",
         current: bool = True,
         second: Literal["strong", "weak"] = "strong",
         loss: str = "ce",
@@ -69,12 +76,15 @@ class IDO(Method):
             ("evidence", evidence, get_args(Evidence)),
             ("weights", weights, ("dynamic", "fixed")),
             ("scope", scope, ("class", "all")),
+            ("base", base, ("before", "rise")),
+            ("certainty", certainty, ("row", "batch")),
             ("second", second, ("strong", "weak")),
         ):
             if value not in choices:
                 raise UnswayedError(f"{name} is one of {', '.join(choices)}", got=repr(value))
         super().__init__(make_net, info)
         self.evidence, self.fixed, self.current = evidence, weights == "fixed", current
+        self.on_rise, self.shared = base == "rise", certainty == "batch"
         self.views, self.rounds = ("weak", second), 2 if scope == "class" else 1
         self.criterion = losses.tailored(loss, classes=info.classes, samples=info.samples, **(loss_settings or {}))
         self.wave, self.base = LabelWave(info.samples), Snapshot(self.net)
@@ -107,7 +117,7 @@ class IDO(Method):
         before = self._weights(batch.index)
         self._note(batch, (own[0] + own[1]) / 2, weak, strong)
         weights = self._weights(batch.index) if self.current else before
-        values = weigh_terms(own[0] + own[1], weak, strong, weights)
+        values = weigh_terms(own[0] + own[1], weak, strong, weights, shared=self.shared)
         return (batch.weight * values).mean() + self._regularizer(weak, strong)
 
     def suspicion(self) -> Tensor | None:
@@ -136,7 +146,8 @@ class IDO(Method):
         return data
 
     def _follow_wave(self) -> None:
-        if not self.wave.end_epoch():
+        fallen = not bool(self.wave.turned)
+        if not self.wave.end_epoch() or (self.on_rise and fallen):
             self.base.take(self.net)
 
     def _weigh(self, data: Data) -> None:
@@ -168,8 +179,10 @@ class IDO(Method):
         return sum(terms, self.criterion.penalty(self.net.parameters()).to(terms[0].device))
 
 
-def weigh_terms(own: Tensor, weak: Tensor, strong: Tensor, weights: Weights) -> Tensor:
+def weigh_terms(own: Tensor, weak: Tensor, strong: Tensor, weights: Weights, *, shared: bool = False) -> Tensor:
     """IDO's loss of each sample: losses at the given label [B], logits of two views [B, K] each, weights -> [B].
+
+    `shared`: the factor max(q) of the entropy is the batch's mean.
 
     >>> even, sure = torch.zeros(1, 2), Weights(*torch.tensor([[1.0], [1.0], [0.0]]))
     >>> weigh_terms(torch.tensor([0.5]), even, even + torch.tensor([1.0, 0.0]), sure)  # .5 and the mean of 1 and 0
@@ -178,5 +191,6 @@ def weigh_terms(own: Tensor, weak: Tensor, strong: Tensor, weights: Weights) -> 
     weak, strong = weak.float(), strong.float()
     distance = (strong - weak).square().mean(1)
     q = (weak.softmax(1).clamp(FLOOR, 1 - FLOOR) + strong.softmax(1).clamp(FLOOR, 1 - FLOOR)) / 2
-    entropy = -(q * q.log()).sum(1) * q.amax(1)
+    certain = q.amax(1)
+    entropy = -(q * q.log()).sum(1) * (certain.mean() if shared else certain)
     return weights.clean * own + weights.consistency * distance + weights.doubt * entropy
