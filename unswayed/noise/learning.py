@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -18,12 +18,12 @@ FOLDS = 5
 WIDEST, AXES = 4096, 256  # columns that can be read, and principal axes kept of more than so many
 FEW = 20.0  # rows of a class at which its features are half trusted
 RIDGES = (10.0, 100.0, 1000.0)  # of the classifier of looks
-# (ridge of likeness, ridge of the features themselves; None: they take no part)
-FORMS: tuple[tuple[float, float | None], ...] = (
-    *((pull, None) for pull in (10.0, 100.0, 1000.0)),
-    *((100.0, direct) for direct in (3000.0, 1000.0, 100.0)),
-)
+PULLS = (10.0, 100.0, 1000.0)  # ridges of likeness
+DIRECTS = (3000.0, 1000.0, 100.0, 10.0)  # ridges of the features themselves, where they take part at all
 _PAIRED_ROWS = 20_000  # for the agreement of annotators
+
+
+Form: TypeAlias = tuple[float, float | None]  # ridge of likeness, ridge of the features or None
 
 
 class _Rows(NamedTuple):
@@ -178,9 +178,7 @@ def _classifier(features: Tensor, target: Tensor, ridge: float) -> Tensor:
     return torch.cat([weight, bias[None]])
 
 
-def _fit(
-    rows: _Rows, base: Tensor, reader: Reader, classifier: Tensor, form: tuple[float, float | None]
-) -> tuple[Tensor, Likeness]:
+def _fit(rows: _Rows, base: Tensor, reader: Reader, classifier: Tensor, form: Form) -> tuple[Tensor, Likeness]:
     """The correction of the class-wise model and the part of the features, by penalised likelihood."""
     classes, width = base.shape[0], rows.features.shape[1]
     sizes = torch.bincount(rows.truth, minlength=classes).double()
@@ -205,13 +203,13 @@ def _fit(
     return bias, part(pull, direct[0] if direct else nothing)
 
 
-def _choose(rows: _Rows, prior: float, seed: int) -> tuple[tuple[float, float | None] | None, dict[str, Any]]:
+def _choose(rows: _Rows, prior: float, seed: int) -> tuple[Form | None, dict[str, Any]]:
     """The form whose held-out log-likelihood is best, or None where the class-wise one is as good; and the scores."""
     order = torch.randperm(len(rows.truth), generator=Generator().manual_seed(seed + 1))
     halves = order[::2], order[1::2]
     nothing = Reader(*(torch.zeros(0, dtype=torch.float64) for _ in range(3)))
 
-    def held_out(form: tuple[float, float | None] | None) -> Tensor:
+    def held_out(form: Form | None) -> Tensor:
         logits = torch.empty_like(rows.target)
         for inside, outside in (halves, halves[::-1]):
             fitted, tested = rows.take(inside), rows.take(outside)
@@ -223,10 +221,14 @@ def _choose(rows: _Rows, prior: float, seed: int) -> tuple[tuple[float, float | 
                 logits[outside] += bias[tested.truth] + effect
         return logits.log_softmax(1)
 
+    def score(found: Tensor) -> float:
+        return float((rows.target * found).sum(1).mean())
+
     plain = held_out(None)
-    tried = {form: held_out(form) for form in FORMS}
-    score = {form: float((rows.target * found).sum(1).mean()) for form, found in tried.items()}
-    best = max(score, key=lambda form: score[form])
+    tried: dict[Form, Tensor] = {(pull, None): held_out((pull, None)) for pull in PULLS}
+    pull = max(tried, key=lambda form: score(tried[form]))[0]
+    tried |= {(pull, direct): held_out((pull, direct)) for direct in DIRECTS}
+    best = max(tried, key=lambda form: score(tried[form]))
     gain = (rows.target * (tried[best] - plain)).sum(1)
     error = float(gain.std() / len(gain) ** 0.5)
     about = {
