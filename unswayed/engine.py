@@ -177,8 +177,9 @@ class _Run:
     def go(self, asked: Callable[[], bool]) -> None:
         """Run the plan from the present position to its end."""
         while self.at.stage < len(self.plan):
-            stage = self.plan[self.at.stage]
+            stage, clock = self.plan[self.at.stage], time.perf_counter()
             parts = self._begin(stage)
+            self.at.seconds += time.perf_counter() - clock
             if parts is None or stage.epochs == 0:
                 self.at.done += stage.epochs
                 self._next_stage()
