@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unswayed import UnswayedError
-from unswayed.stats.neighbours import label_vote, neighbours, prototypes
+from unswayed.stats.neighbours import label_vote, nearest, neighbours, prototypes, unit_rows
 
 
 def test_neighbours_equal_the_naive_way_in_any_parts() -> None:
@@ -18,6 +18,18 @@ def test_neighbours_equal_the_naive_way_in_any_parts() -> None:
         found = neighbours(x, 7, entries=entries)
         assert torch.equal(found.rows, expected.indices[:, :7])
         torch.testing.assert_close(found.similarity, expected.values[:, :7])
+
+
+def test_neighbours_of_other_rows_equal_the_naive_way() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, x = torch.randn(11, 4, generator=generator), torch.randn(30, 4, generator=generator)
+    cosine = torch.nn.functional.cosine_similarity(queries[:, None], x[None], dim=2)
+    for entries in (1, 100, 10**6):
+        found = nearest(queries, unit_rows(x), 3, entries=entries)
+        assert torch.equal(found.rows, cosine.topk(3).indices)
+        torch.testing.assert_close(found.similarity, cosine.topk(3).values)
+    assert nearest(x, unit_rows(x), 1).rows[:, 0].tolist() == list(range(30)), "a row may be found among others"
+    assert nearest(queries, unit_rows(x), 99).rows.shape == (11, 30)
 
 
 def test_scale_does_not_matter_and_nobody_is_its_own_neighbour() -> None:

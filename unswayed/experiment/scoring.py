@@ -83,7 +83,8 @@ def score_test(
     """Accuracy at the end, the best epoch beside it, and the confusion matrix."""
     last = float((predicted == labels).float().mean())
     seen = [(value, -epoch) for epoch, value in enumerate(curve) if value is not None]
-    best, epoch = max([*seen, (last, 1 - len(curve))])  # what a plan does after its last epoch counts as part of it
+    # What a plan does after its last epoch counts as part of it, and so does all of a plan without epochs.
+    best, epoch = max([*seen, (last, min(0, 1 - len(curve)))])
     return {
         "last": last,
         "best": best,

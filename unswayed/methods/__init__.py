@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 methods: Registry[type[Method]] = Registry("method")
 methods.lazy("plain", "unswayed.methods.plain:Plain")
+methods.lazy("logistic-regression", "unswayed.methods.bars:LogisticRegression")
+methods.lazy("knn", "unswayed.methods.bars:NearestNeighbours")
 methods.lazy("tuned", "unswayed.methods.tuned:Tuned")
 methods.lazy("co-teaching", "unswayed.methods.co_teaching:CoTeaching")
 methods.lazy("co-teaching+", "unswayed.methods.co_teaching:CoTeachingPlus")

@@ -36,17 +36,39 @@ def neighbours(features: Tensor, k: int, *, entries: int = ENTRIES) -> Neighbour
         raise UnswayedError("features of two rows or more, floating point numbers [N, d]", got=got)
     if k < 1:
         raise UnswayedError("one neighbour or more", got=k)
-    unit = normalize(torch.nan_to_num(features.float(), 0.0, 0.0, 0.0), dim=1)
-    count, most = len(unit), min(k, len(unit) - 1)
-    similarity = unit.new_empty(count, most)
-    index = torch.empty(count, most, dtype=torch.int64, device=unit.device)
-    size = max(1, entries // count)
+    unit = unit_rows(features)
+    return _nearest(unit, unit, min(k, len(unit) - 1), entries, others=True)
+
+
+@torch.no_grad()
+def nearest(queries: Tensor, unit: Tensor, k: int, *, entries: int = ENTRIES) -> Neighbours:
+    """The `k` rows of highest cosine for rows that are not among them: `[M, d]`, `unit_rows` `[N, d]` -> `[M, k]` each.
+
+    All N where there are fewer. Exact, and in bounded memory, as `neighbours`.
+
+    >>> nearest(torch.tensor([[3.0, 1.0]]), unit_rows(torch.tensor([[1.0, 0.0], [0.0, 2.0]])), k=1).rows.tolist()
+    [[0]]
+    """
+    return _nearest(unit_rows(queries), unit, min(k, len(unit)), entries, others=False)
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows of length 1, `[N, d]` -> `[N, d]` float32; a row of zeros stays, entries that are not finite count as 0."""
+    return normalize(torch.nan_to_num(features.float(), 0.0, 0.0, 0.0), dim=1)
+
+
+def _nearest(queries: Tensor, unit: Tensor, most: int, entries: int, *, others: bool) -> Neighbours:
+    """`others`: the queries are the rows themselves, and none is its own neighbour."""
+    similarity = unit.new_empty(len(queries), most)
+    index = torch.empty(len(queries), most, dtype=torch.int64, device=unit.device)
+    size = max(1, entries // len(unit))
     with torch.autocast(unit.device.type, enabled=False):  # half precision would tie neighbours that differ
-        for start in range(0, count, size):
-            part = unit[start : start + size]
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
             cosine = part @ unit.T
-            at = torch.arange(len(part), device=unit.device)
-            cosine[at, start + at] = -torch.inf
+            if others:
+                at = torch.arange(len(part), device=unit.device)
+                cosine[at, start + at] = -torch.inf
             similarity[start : start + size], index[start : start + size] = cosine.topk(most, dim=1)
     return Neighbours(similarity, index)
 
@@ -79,7 +101,7 @@ def prototypes(features: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tenso
 
     The direction of a sum is the class prototype: the one closest, by mean cosine, to the rows of its class.
     """
-    unit = normalize(torch.nan_to_num(features.float(), 0.0, 0.0, 0.0), dim=1)
+    unit = unit_rows(features)
     if y.dim() == 2:
         return y.float().T @ unit, y.float().sum(0)
     sums = unit.new_zeros(classes, unit.shape[1]).index_add_(0, y, unit)
