@@ -353,7 +353,11 @@ def test_turn_keeps_equally_many_of_every_class() -> None:
     clean = torch.tensor([True] * 4 + [True, False] + [True] * 3)  # 4, 1 and 3: the median is 3
     kept = even_selection(losses, y, clean, 4)
     assert kept.tolist() == [False, True, True, True, True, False, True, True, True]
+    equal = even_selection(losses, y, clean, 4, "least")  # 1 of each, the smallest; the class without rows has no say
+    assert equal.tolist() == [False, False, False, True, True, False, False, True, False]
     assert not bool(even_selection(losses, y, torch.zeros(9, dtype=torch.bool), 4).any())
+    with pytest.raises(UnswayedError, match="quota is"):
+        small(TURN, quota="mean")
 
 
 def test_turn_probes_a_body_that_rests() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from unswayed import losses
+from unswayed.errors import UnswayedError
 from unswayed.losses.base import number
 from unswayed.method import Batch, Data, Info, MakeNet, Method, Stage
 from unswayed.methods.semi import head_of, row_losses
 from unswayed.stats.mixtures import gaussian_mixture
 from unswayed.stats.rows import register_rows
 from unswayed.stats.semi import smallest_of_class
+
+Quota = Literal["median", "least"]
 
 
 class TURN(Method):
@@ -27,13 +30,16 @@ class TURN(Method):
 
     probe           the share of the epochs that goes to the probe, at least one epoch.
     threshold       of the probability of being clean.
+    quota           how many rows of a class are kept at most: "least", as many as the class with the fewest clean rows
+                    has, so that all are equal, as published; "median", the median of their numbers, of which smaller
+                    classes give all, our default: one rare class would otherwise leave nothing of the others.
     probe_loss      "gce", with its published q .7, or any other.
     loss            of the fine-tuning.
 
-    Our choices: `probe` .5 and `threshold` .5; the losses that are compared are cross-entropies; "equally many" is the
-    median over the classes of their clean rows, of which smaller classes give all: one rare class would otherwise
-    leave nothing of the others; a class without clean rows gives none, and fewer than two rows in all keep everybody.
-    It is made for pretrained bodies and for frozen features; an untrained body is probed as it was drawn.
+    Our choices, where our sources are silent (we found no program of the authors): `probe` .5 and `threshold` .5; the
+    losses that are compared are cross-entropies; a class without clean rows gives none and does not count for the
+    quota, and fewer than two rows in all keep everybody. It is made for pretrained bodies and for frozen features; an
+    untrained body is probed as it was drawn.
     """
 
     clean: Tensor
@@ -45,11 +51,15 @@ class TURN(Method):
         *,
         probe: float = 0.5,
         threshold: float = 0.5,
+        quota: Quota = "median",
         probe_loss: str = "gce",
         loss: str = "ce",
         loss_settings: Mapping[str, Any] | None = None,
     ) -> None:
+        if quota not in get_args(Quota):
+            raise UnswayedError("quota is 'median' or 'least'", got=repr(quota))
         super().__init__(make_net, info)
+        self.quota = quota
         self.probe, self.classes = number("probe", probe, above=0, below=1), info.classes
         self.threshold = number("threshold", threshold, least=0, below=1)
         size = {"classes": info.classes, "samples": info.samples}
@@ -84,7 +94,7 @@ class TURN(Method):
         losses_now, labels = row_losses(self.net, data), data.y if data.y.dim() == 1 else data.y.argmax(1)
         clean = gaussian_mixture(losses_now, labels, classes=self.classes).posterior(losses_now, labels)
         self.clean[data.index] = clean
-        kept = even_selection(losses_now, labels, clean > self.threshold, self.classes)
+        kept = even_selection(losses_now, labels, clean > self.threshold, self.classes, self.quota)
         return data.rows(kept) if int(kept.sum()) >= 2 else data
 
     def suspicion(self) -> Tensor | None:
@@ -93,8 +103,8 @@ class TURN(Method):
         return torch.where(known, 1 - self.clean, 0.5) if bool(known.any()) else super().suspicion()
 
 
-def even_selection(losses_now: Tensor, y: Tensor, clean: Tensor, classes: int) -> Tensor:
-    """The clean rows of smallest loss, of every class the median of their numbers at the most: `[N]` -> `[N]` bool.
+def even_selection(losses_now: Tensor, y: Tensor, clean: Tensor, classes: int, quota: Quota = "median") -> Tensor:
+    """The clean rows of smallest loss, of every class the median (or least) of their numbers at most: `[N]` -> `[N]`.
 
     >>> y = torch.tensor([0, 0, 0, 1, 1, 2])
     >>> even_selection(torch.tensor([0.3, 0.1, 0.2, 0.5, 9.0, 0.4]), y, torch.tensor([1, 1, 1, 1, 0, 1]) > 0, classes=3)
@@ -103,5 +113,5 @@ def even_selection(losses_now: Tensor, y: Tensor, clean: Tensor, classes: int) -
     counts = torch.bincount(y[clean], minlength=classes)
     if not bool(counts.any()):
         return clean
-    most = int(counts[counts > 0].median())
+    most = int(counts[counts > 0].median() if quota == "median" else counts[counts > 0].min())
     return clean & smallest_of_class(losses_now.masked_fill(~clean, torch.inf), y, classes, most)
