@@ -228,20 +228,17 @@ def _set(weights: Weights, kept: Weights, noise: Weights | None = None) -> None:
             value.add_(noise[name])
 
 
-def _noise(weights: Weights, z: float, norm: str, generator: Generator) -> Weights:
-    """Gaussian noise of norm z |W|, tensor by tensor or for all together."""
-    drawn = {name: torch.randn(w.shape, generator=generator).to(w.device, w.dtype) for name, w in weights.items()}
-    if norm == "layer":
-        return {name: _scaled(noise, z, weights[name].norm(), noise.norm()) for name, noise in drawn.items()}
-    if norm != "whole":
+def _noise(kept: Weights, z: float, norm: str, generator: Generator) -> Weights:
+    """Gaussian noise of norm z |W|, tensor by tensor or for all together; norms in double precision."""
+    if norm not in ("layer", "whole"):
         raise UnswayedError("norm is 'layer' or 'whole'", got=repr(norm))
-    size = torch.stack([weight.double().norm() for weight in weights.values()]).norm()
-    length = torch.stack([noise.double().norm() for noise in drawn.values()]).norm()
-    return {name: _scaled(noise, z, size, length) for name, noise in drawn.items()}
-
-
-def _scaled(noise: Tensor, z: float, size: Tensor, length: Tensor) -> Tensor:
-    return noise * (z * size / length.clamp_min(torch.finfo(torch.float32).tiny)).to(noise.dtype)
+    drawn = {name: torch.randn(weight.shape, generator=generator) for name, weight in kept.items()}
+    sizes, lengths = ({name: value.double().norm() for name, value in each.items()} for each in (kept, drawn))
+    if norm == "whole":
+        size, length = (torch.stack(list(each.values())).norm() for each in (sizes, lengths))
+        sizes, lengths = dict.fromkeys(kept, size), dict.fromkeys(kept, length)
+    scales = {name: z * float(sizes[name]) / max(float(lengths[name]), 1e-30) for name in kept}
+    return {name: (noise * scales[name]).to(kept[name].device, kept[name].dtype) for name, noise in drawn.items()}
 
 
 def _outputs(net: nn.Module, parts: Sequence[Tensor], device: torch.device, output: str) -> Tensor:
