@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 from unswayed.errors import UnswayedError, suggest
 
@@ -86,11 +86,22 @@ class Registry(Generic[T]):
 def keyword_settings(call: Callable[..., Any]) -> dict[str, Any]:
     """The keyword-only parameters of a function or class, with their defaults.
 
+    A class that hands `**settings` on to its parent has the parent's settings too, after its own.
+
     >>> keyword_settings(sorted)
     {'key': None, 'reverse': False}
     """
-    parameters = inspect.signature(call).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    found: dict[str, Any] = {}
+    for maker in [vars(c)["__init__"] for c in call.__mro__ if "__init__" in vars(c)] if _is_class(call) else [call]:
+        parameters = inspect.signature(maker).parameters.values()
+        found |= {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def _is_class(call: Callable[..., Any]) -> TypeGuard[type]:
+    return isinstance(call, type)
 
 
 def check_settings(given: Iterable[str], known: Collection[str], owner: str) -> None:

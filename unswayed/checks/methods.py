@@ -84,9 +84,9 @@ def auroc(score: Tensor, positive: Tensor) -> float:
 
 
 def check_settings_are_keywords(method: MethodClass) -> None:
-    """Settings are keyword-only and all have defaults."""
+    """Settings are keyword-only and all have defaults; `**settings` stands for those of the parent."""
     parameters = list(inspect.signature(method.__init__).parameters.values())[3:]
-    for p in parameters:
+    for p in (p for p in parameters if p.kind is not p.VAR_KEYWORD):
         assert p.kind is p.KEYWORD_ONLY, f"setting {p.name} is not keyword-only"
         assert p.default is not p.empty, f"setting {p.name} has no default"
 
