@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from unswayed import UnswayedError, nets
+from unswayed import UnswayedError, methods, nets
 from unswayed.checks import methods as contract
 from unswayed.method import Batch, Data, Info, Method
 from unswayed.methods.disc import CLEAN, DISC, HARD, NEITHER, PURIFIED, tell_apart
 from unswayed.methods.dividemix import DivideMix, clean_probability
+from unswayed.methods.lccn import LCCNDivideMix
 from unswayed.methods.mixup import MixUp
 from unswayed.methods.pes import PES, class_weights, late_layers
 from unswayed.methods.promix import ProMix, choose
@@ -158,9 +159,33 @@ def test_dividemix_plan_gives_each_network_the_epochs_asked_for() -> None:
 
 
 def test_dividemix_weight_rises_after_the_warm_up() -> None:
-    method = small(DivideMix, ramp=0.2)
-    weight = method.plan(30)[1].loss.args[1]
-    assert [weight(p) for p in (0.0, 10 / 50, 10 / 50 + 0.1, 10 / 50 + 0.2, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    method = small(DivideMix, ramp=4)
+    weight = method.plan(30)[1].loss.args[1]  # 10 epochs of warm-up, then 20 of each network: 50 in all
+    assert [weight(p / 50) for p in (0, 10, 14, 18, 50)] == pytest.approx([0, 0, 0.5, 1, 1])
+    published, short = small(DivideMix).plan(300)[1], small(DivideMix).plan(6)[1]
+    assert [published.loss.args[1](p / 590) for p in (10, 26, 42)] == pytest.approx([0, 0.5, 1])
+    assert [short.loss.args[1](p / 10) for p in (2, 4, 6)] == pytest.approx([0, 0.5, 1])  # 2 of 6 epochs
+
+
+def test_dividemix_looks_once_at_views_that_are_one() -> None:
+    method, passes = small(DivideMix), []
+    for net in method.both():
+        net.register_forward_hook(lambda net, args, out: passes.append(len(args[0])))
+    found = method.label(0, batch_of(X[:2], X[:2]), batch_of(X[2:], X[2:], y=Y[2:]))
+    assert passes == [8, 4]  # two equal views are not one
+    labelled, unlabelled = X[:2], X[2:]
+    once = method.label(0, batch_of(labelled, labelled), batch_of(unlabelled, unlabelled, y=Y[2:]))
+    assert passes == [8, 4, 4, 2]
+    for one, other in zip(found, once, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_dividemix_ends_with_probabilities_logits_or_one_network() -> None:
+    method = small(DivideMix)
+    p = (method.net(X).softmax(1) + method.peer(X).softmax(1)) / 2
+    torch.testing.assert_close(method(X).exp(), p)
+    torch.testing.assert_close(small(DivideMix, ensemble="logits")(X), (method.net(X) + method.peer(X)) / 2)
+    torch.testing.assert_close(small(DivideMix, ensemble="first")(X), method.net(X))
 
 
 def test_dividemix_singles_out_wrong_labels() -> None:
@@ -185,9 +210,44 @@ def test_dividemix_learns_from_texts() -> None:
 
 
 def test_settings_out_of_range_are_told() -> None:
-    for settings in ({"threshold": 1.0}, {"temperature": 0.0}, {"consistency": "max"}, {"warmup": 0}):
+    for settings in (
+        {"threshold": 1.0},
+        {"temperature": 0.0},
+        {"consistency": "max"},
+        {"warmup": 0},
+        {"ensemble": "all"},
+    ):
         with pytest.raises(UnswayedError):
             small(DivideMix, **settings)
+
+
+@pytest.mark.parametrize("split", ["mixture", "posterior"])
+def test_dividemix_lccn_judges_and_refines_by_latent_labels(split: str) -> None:
+    method = small(LCCNDivideMix, split=split)
+    with torch.no_grad():
+        method.net.weight.copy_(torch.eye(2))
+        method.net.bias.zero_()
+    x, y = torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1, 1, 1])
+    first = torch.tensor([[2 / 4, 2 / 4], [1 / 4, 3 / 4]])  # argmax 0, 1, 0, 1 counts (1, 1) and (0, 2)
+    q = x.softmax(1) * first[:, y].T
+    q = q / q.sum(1, keepdim=True)
+    found = method.judge(0, Data.of(x, y))
+    at = q[torch.arange(4), y]
+    expected = at if split == "posterior" else clean_probability(-q.log_softmax(1)[torch.arange(4), y])
+    torch.testing.assert_close(found, expected)
+    assert method.transition[0].sum(1).tolist() == pytest.approx([1, 1])
+    assert not method.transition[1].any()
+    method.transition[0] = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
+    believed = method.believe(0, torch.tensor([[0.6, 0.4]]), batch_of(x[:1], y=torch.tensor([1])))
+    torch.testing.assert_close(believed, torch.tensor([[0.06, 0.2]]) / 0.26)
+
+
+def test_dividemix_lccn_has_all_settings_of_its_parent() -> None:
+    own, parent = methods.settings_of("dividemix-lccn"), methods.settings_of("dividemix")
+    assert own.keys() - parent.keys() == {"split"}
+    assert (own["warmup"], own["lambda_u"], own["threshold"]) == (30, 25.0, 0.5)
+    with pytest.raises(UnswayedError, match="did you mean threshold"):
+        methods.create("dividemix-lccn", lambda: nn.Linear(2, 2), Info(4, 2), treshold=0.5)
 
 
 # ------------------------------------------------------------------------------------------------ MixUp
@@ -245,8 +305,9 @@ def test_unicon_contrast_is_of_the_strong_views_alone() -> None:
     method: Any = contract.make(UNICON, 4)
     strong, again = torch.randn(4, 6), torch.randn(4, 6)
     unlabelled = batch_of(torch.full((4, 6), torch.nan), torch.full((4, 6), torch.nan), strong, again)
-    one, two = (method.projections[1](method.peer.body(view)) for view in (strong, again))
+    one, two = method.projections[1](method.peer.body(torch.cat([strong, again]))).chunk(2)
     expected = 0.025 * contrastive_loss(one, two, temperature=0.05)
+    assert isinstance(method.projections[1][1], nn.BatchNorm1d)
     assert method.extra(1, unlabelled, unlabelled).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -273,7 +334,7 @@ def test_pes_begins_late_layers_anew_and_keeps_the_others() -> None:
     data, _, _ = contract.toy(64)
     method: Any = contract.make(PES, 64)
     first = contract.bits(method.net)
-    _, head = [stage for stage in method.plan(30) if stage.name in ("late layers", "head")] or [None, None]
+    head = method.plan(30)[1]
     with torch.no_grad():
         for parameter in method.net.parameters():
             parameter += 1
@@ -282,9 +343,31 @@ def test_pes_begins_late_layers_anew_and_keeps_the_others() -> None:
     assert all(torch.equal(first[name], now[name]) == name.startswith("head.") for name in first)
 
 
+def small_pes(**settings: Any) -> PES:
+    chain = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+    return PES(
+        lambda: nets.Net(nets.create_body(chain, kind="table", shape=(6,)), nn.Linear(4, 3)), Info(64, 3), **settings
+    )
+
+
+@pytest.mark.parametrize(("semi", "resting"), [(True, ["head"]), (False, ["body.layers.module.3", "head"])])
+def test_pes_lets_renewed_layers_rest_as_the_authors_program(semi: bool, resting: list[str]) -> None:
+    assert small_pes(semi=semi).plan(30)[-1].train is None
+    method = small_pes(semi=semi, renewed="rest")
+    learners = method.plan(30)[-1].train
+    assert learners is not None
+    learning = {id(parameter) for parameter in learners.parameters()}
+    still = {name.rpartition(".")[0] for name, p in method.net.named_parameters() if id(p) not in learning}
+    assert sorted(still) == resting
+    assert method.plan(2)[-1].train is None  # too short to begin anything anew
+
+
 def test_pes_plan_splits_the_epochs() -> None:
-    spans = {stage.name: stage.epochs for stage in contract.make(PES).plan(200)[:3]}
-    assert spans == {"all layers": 25, "late layers": 7, "head": 7}
+    stages = small_pes(semi=False).plan(200)
+    assert {stage.name: stage.epochs for stage in stages[:3]} == {"all layers": 25, "late layers": 7, "head": 5}
+    assert [(stage.name, stage.epochs) for stage in small_pes().plan(300)[:3]] == [
+        ("all layers", 20), ("head", 5), ("confident rows", 1),
+    ]  # fmt: skip
     for epochs in (1, 2, 3, 4, 10, 200):
         assert sum(stage.epochs for stage in contract.make(PES).plan(epochs)) == epochs
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unswayed.losses.base import number
 from unswayed.method import Data, Info, MakeNet
-from unswayed.methods.semi import CoDivided, Consistency, row_losses
+from unswayed.methods.semi import CoDivided, row_losses
 from unswayed.stats.mixtures import gaussian_mixture
 from unswayed.stats.semi import keep_both
 
@@ -28,62 +28,43 @@ class DivideMix(CoDivided):
     - `temperature` .5 and `alpha` 4, of sharpening and of MixUp
     - `lambda_u` 25 (of 0, 25, 50 and 150, chosen by noise rate and type: 25 at 50 % and more of symmetric noise, 0 at
       20 % and for asymmetric noise, 50 and more for CIFAR-100 and 90 %), which no method can know
-    - `ramp` 16 of 300 epochs, over which `lambda_u` rises from 0, as a share of training
+    - `ramp` 16 of 300 epochs, over which `lambda_u` rises from 0 after the warm-up; at most a third of the epochs here,
+      since in their proportion it would last a fraction of an epoch, and a sudden large weight lets a class vanish
     - `confidence_penalty` in the warm-up: the authors use it for asymmetric noise only
     - SGD .02, weight decay 5e-4, batches of 64 labelled and 64 unlabelled rows
 
     Where paper and code differ: the squared error of guessed labels is a sum over classes in the paper and a mean in
     the code, for which `lambda_u` is given (`consistency="mean"`, the default; "sum"). The code ends with the sum of
-    the networks' logits, the paper with their mean prediction, as here (`ensemble=False`: the first network alone).
-    For 90 % noise the code averages losses over 5 epochs; not here, since the rate is unknown.
+    the networks' logits (`ensemble="logits"`); the default is their mean prediction ("probabilities"), because logits
+    of two networks have no common scale; "first" is the first network alone. For 90 % wrong labels the authors average
+    losses over 5 epochs; not here, since the rate is unknown.
 
     Our choices: an epoch shows the longer part once and repeats the shorter (the code: labelled rows once), so that
-    no row is left out; a part that would be (nearly) empty is filled up from the doubtful rows of the other. Views of
-    tables and features are alike unless they are augmented; then co-guessing averages over the networks only. Texts
-    as n-grams are mixed exactly, as the sparse vectors that they are.
+    no row is left out; a part that would be (nearly) empty is filled up from the doubtful rows of the other. A network
+    looks at both views of both parts in one pass (the code: four, each with batch-norm statistics of its own). Views of
+    tables and features are alike unless they are augmented; then each row is looked at once, and co-guessing averages
+    over the networks only. Texts as n-grams are mixed exactly, as the sparse vectors that they are.
     """
 
-    # `lambda_u` is published for 10 classes at a learning rate of .02. The contract has 3 and .1, where 25 sometimes
-    # makes one class swallow another.
+    # 25 is for symmetric noise of 10 classes; with the contract's pair noise one class may swallow another.
     test_settings: ClassVar[dict[str, Any]] = {"lambda_u": 5.0}
 
-    def __init__(
-        self,
-        make_net: MakeNet,
-        info: Info,
-        *,
-        threshold: float = 0.5,
-        warmup: int = 10,
-        temperature: float = 0.5,
-        alpha: float = 4.0,
-        lambda_u: float = 25.0,
-        ramp: float = 16 / 300,
-        consistency: Consistency = "mean",
-        confidence_penalty: bool = False,
-        ensemble: bool = True,
-    ) -> None:
-        super().__init__(
-            make_net,
-            info,
-            warmup=warmup,
-            confidence_penalty=confidence_penalty,
-            temperature=temperature,
-            alpha=alpha,
-            lambda_u=lambda_u,
-            ramp=ramp,
-            consistency=consistency,
-            ensemble=ensemble,
-        )
+    def __init__(self, make_net: MakeNet, info: Info, *, threshold: float = 0.5, **settings: Any) -> None:
+        super().__init__(make_net, info, **settings)
         self.threshold = number("threshold", threshold, above=0, below=1)
 
     def divide(self, turn: int, data: Data) -> tuple[Data, Data]:
         """What the other network holds to be clean, and the rest; both networks judge before the first one learns."""
         if turn == 0:
-            for judge, net in enumerate(self.both()):
-                self.clean[data.index, judge] = clean_probability(row_losses(net, data))
+            for judge in (0, 1):
+                self.clean[data.index, judge] = self.judge(judge, data)
         clean = self.clean[data.index, 1 - turn]
         labelled = keep_both(clean > self.threshold, clean)
         return data.replace(weight=clean).rows(labelled), data.rows(~labelled)
+
+    def judge(self, judge: int, data: Data) -> Tensor:
+        """How probably each given label is right, by this network's losses, [N]."""
+        return clean_probability(row_losses(self.both()[judge], data))
 
 
 def clean_probability(losses: Tensor) -> Tensor:

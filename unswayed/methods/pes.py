@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from unswayed.errors import UnswayedError
 from unswayed.losses import cross_entropy
 from unswayed.losses.base import number
 from unswayed.method import Batch, Data, Info, MakeNet, Method, Stage
 from unswayed.methods.semi import body_of, head_of, mixmatch, reads_ngrams, row_probabilities, warm_up_epochs
 from unswayed.stats.semi import co_guess, keep_both, ramp_up, soft_labels
 from unswayed.stats.snapshot import Snapshot
+
+Renewed = Literal["learn", "rest"]
 
 
 class PES(Method):
@@ -27,12 +31,16 @@ class PES(Method):
 
     Settings, the authors' for CIFAR-10:
 
-    - `warmup` 25 of 200 epochs, `late` 7 and `late_head` 7 (the paper has 5; CIFAR-100: 30 epochs of warm-up); with
-      `semi` 20 to 30 of 300 epochs, 0 and 5. Our choice: the former for both; at most a third of the epochs, the
-      others in proportion
+    - with `semi`, `warmup` 20 of 300 epochs (35 for CIFAR-100), `late` 0 and `late_head` 5: only the head begins anew.
+      Without, 25 of 200 (30), 7 and 5. None, the default, takes these; a warm-up lasts at most a third of the epochs,
+      and the others shrink with it
     - `temperature` .5; `alpha` 4 and in the second half of training .75, as in the code (`late_alpha`)
-    - `lambda_u` 15 (5 to 150, chosen by noise rate and type), rising over `ramp` 16 of 300 epochs
+    - `lambda_u` 15 (5 to 150, chosen by noise rate and type), rising over `ramp` 16 epochs, at most a third of them
     - SGD .1 and weight decay 1e-4; with `semi` .02 and 5e-4; batches of 128 rows, both parts together
+
+    Where paper and code differ: in the program the optimiser of the last part still holds the layers that were thrown
+    away, so that those begun anew never learn again (`renewed="rest"`). The paper trains the whole network on, and so
+    does the default, because the program says nowhere that it means otherwise ("learn").
 
     Our choices: the late layers are the last quarter of the body's layers (of ResNet-18: its last stage, as in the
     code). They begin anew from their own first values. They learn by the run's optimiser, where the code takes Adam at
@@ -49,23 +57,27 @@ class PES(Method):
         info: Info,
         *,
         semi: bool = True,
-        warmup: int = 25,
-        late: int = 7,
-        late_head: int = 7,
+        warmup: int | None = None,
+        late: int | None = None,
+        late_head: int = 5,
         temperature: float = 0.5,
         alpha: float = 4.0,
         late_alpha: float = 0.75,
         lambda_u: float = 15.0,
-        ramp: float = 16 / 300,
+        ramp: int = 16,
         largest_weight: float = 3.0,
+        renewed: Renewed = "learn",
     ) -> None:
+        if renewed not in get_args(Renewed):
+            raise UnswayedError("renewed is 'learn' or 'rest'", got=repr(renewed))
         super().__init__(make_net, info)
-        self.semi, self.classes, self.ngrams = semi, info.classes, reads_ngrams(self.net)
-        self.warmup = int(number("warmup", warmup, least=1))
-        self.late, self.late_head = number("late", late, least=0), number("late_head", late_head, least=0)
+        self.semi, self.classes, self.ngrams, self.renewed = semi, info.classes, reads_ngrams(self.net), renewed
+        self.warmup = int(number("warmup", (20 if semi else 25) if warmup is None else warmup, least=1))
+        self.late = number("late", (0 if semi else 7) if late is None else late, least=0)
+        self.late_head = number("late_head", late_head, least=0)
         self.temperature, self.lambda_u = number("temperature", temperature, above=0), number("lambda_u", lambda_u)
         self.alpha, self.late_alpha = number("alpha", alpha, least=0), number("late_alpha", late_alpha, least=0)
-        self.ramp = number("ramp", ramp, least=0, most=1)
+        self.ramp = number("ramp", ramp, least=0)
         self.largest_weight = number("largest_weight", largest_weight, above=0)
         self.first_late, self.first_head = Snapshot(self.last_layers()), Snapshot(head_of(self.net))
         self.register_buffer("class_weight", torch.ones(info.classes))
@@ -81,24 +93,27 @@ class PES(Method):
         if first + sum(spans) >= epochs:
             spans = [0, 0]  # too short a run to spare epochs for them
         layers, head, rest = self.last_layers(), head_of(self.net), epochs - first - sum(spans)
-        start = (epochs - rest) / epochs
-        loss = partial(self.learn, start) if self.semi else self.fit
-        choose = self.split if self.semi else self.confident
-        views = ("weak", "weak") if self.semi else ("weak",)
-        return [
-            Stage("all layers", first, self.loss),
-            *(
-                [Stage("late layers", spans[0], self.loss, partial(self.renew, self.first_late, layers), layers)]
-                if spans[0]
-                else []
-            ),
-            *(
-                [Stage("head", spans[1], self.loss, partial(self.renew, self.first_head, head), head)]
-                if spans[1]
-                else []
-            ),
-            *[Stage("confident rows", 1, loss, choose, views=views)] * rest,
-        ]
+        stages = [Stage("all layers", first, self.loss)]
+        if spans[0]:
+            stages.append(
+                Stage("late layers", spans[0], self.loss, partial(self.renew, self.first_late, layers), layers)
+            )
+        if spans[1]:
+            stages.append(Stage("head", spans[1], self.loss, partial(self.renew, self.first_head, head), head))
+        learners = self.early_layers(late=bool(spans[0])) if self.renewed == "rest" and sum(spans) else None
+        if self.semi:
+            learn, views = (
+                partial(self.learn, (epochs - rest) / epochs, min(self.ramp, epochs / 3) / epochs),
+                ("weak", "weak"),
+            )
+            return stages + [Stage("confident rows", 1, learn, self.split, learners, views)] * rest
+        return stages + [Stage("confident rows", 1, self.fit, self.confident, learners)] * rest
+
+    def early_layers(self, late: bool) -> nn.ModuleList:
+        """The layers of the body; without the late ones if these began anew too."""
+        body = body_of(self.net)
+        anew = set(late_layers(body)) if late else set()
+        return nn.ModuleList([layer for layer in _layers(body) if layer not in anew])
 
     def loss(self, batch: Batch) -> Tensor:
         """The cross-entropy with the given labels."""
@@ -112,7 +127,7 @@ class PES(Method):
         self.observe(logits, batch)
         return (cross_entropy(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
 
-    def learn(self, start: float, confident: Batch, others: Batch) -> Tensor:
+    def learn(self, start: float, ramp: float, confident: Batch, others: Batch) -> Tensor:
         """MixMatch on confident rows with their labels, and on the others with the network's own guesses."""
         with torch.no_grad():
             guesses = self.net(torch.cat(others.views)).float().softmax(1).chunk(2)
@@ -124,7 +139,7 @@ class PES(Method):
             self.net, confident.views, target, others.views, guess,
             alpha=alpha, ngrams=self.ngrams, class_weight=weight,
         )  # fmt: skip
-        return terms.fit + self.lambda_u * ramp_up(confident.progress, start, self.ramp) * terms.consistency
+        return terms.fit + self.lambda_u * ramp_up(confident.progress, start, ramp) * terms.consistency
 
     def renew(self, first: Snapshot, layers: nn.Module, data: Data) -> Data:
         """Give `layers` their first values back."""

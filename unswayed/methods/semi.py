@@ -20,6 +20,7 @@ from unswayed.stats.rows import register_rows
 from unswayed.stats.semi import co_guess, co_refine, consistency, mixup, negative_entropy, prior_penalty, ramp_up
 
 Consistency = Literal["mean", "sum"]
+Ensemble = Literal["probabilities", "logits", "first"]
 
 
 def reads_ngrams(net: nn.Module) -> bool:
@@ -130,34 +131,40 @@ class CoDivided(Method):
         make_net: MakeNet,
         info: Info,
         *,
-        warmup: int,
-        confidence_penalty: bool,
-        temperature: float,
-        alpha: float,
-        lambda_u: float,
-        ramp: float,
-        consistency: Consistency,
-        ensemble: bool,
+        warmup: int = 10,
+        confidence_penalty: bool = False,
+        temperature: float = 0.5,
+        alpha: float = 4.0,
+        lambda_u: float = 25.0,
+        ramp: int = 16,
+        consistency: Consistency = "mean",
+        ensemble: Ensemble = "probabilities",
     ) -> None:
         if consistency not in get_args(Consistency):
             raise UnswayedError("consistency is 'mean' or 'sum'", got=repr(consistency))
+        if ensemble not in get_args(Ensemble):
+            raise UnswayedError(f"ensemble is one of {', '.join(get_args(Ensemble))}", got=repr(ensemble))
         super().__init__(make_net, info)
         self.peer, self.classes, self.ngrams = make_net(), info.classes, reads_ngrams(self.net)
         self.warmup, self.confidence_penalty = int(number("warmup", warmup, least=1)), confidence_penalty
         self.temperature, self.alpha = number("temperature", temperature, above=0), number("alpha", alpha, least=0)
-        self.ramp, self.ensemble = number("ramp", ramp, least=0, most=1), ensemble
+        self.ramp, self.ensemble = number("ramp", ramp, least=0), ensemble
         self.lambda_u = number("lambda_u", lambda_u, least=0) * (info.classes if consistency == "sum" else 1)
         # The probability that a label is right, as each network judged it last; -1: not judged yet.
         register_rows(self, "clean", torch.full((info.samples, 2), -1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [B, ...] -> the logarithm of the two networks' mean probabilities, [B, K]."""
-        return mean_of_two(self.net(x), self.peer(x)) if self.ensemble else super().forward(x)
+        """Rows [B, ...] -> the logarithm of the two networks' mean probabilities, or their mean logits, [B, K]."""
+        if self.ensemble == "first":
+            return super().forward(x)
+        own, peer = self.net(x), self.peer(x)
+        return mean_of_two(own, peer) if self.ensemble == "probabilities" else (own + peer) / 2
 
     def plan(self, epochs: int) -> list[Stage]:
         """A warm-up of both networks, then one stage a network and epoch."""
         warm = warm_up_epochs(epochs, self.warmup)
-        weight = partial(ramp_up, start=warm / (2 * epochs - warm), length=self.ramp)
+        whole, ramp = 2 * epochs - warm, 2 * min(self.ramp, epochs / 3)
+        weight = partial(ramp_up, start=warm / whole, length=ramp / whole)
         turns = [
             Stage(
                 f"network {turn + 1}",
@@ -206,16 +213,20 @@ class CoDivided(Method):
     def label(self, turn: int, labelled: Batch, unlabelled: Batch) -> tuple[Tensor, Tensor]:
         """Labels to learn: refined by the network itself [B, K], and guessed by both networks [U, K]."""
         net, peer = self.both()[turn], self.both()[1 - turn]
-        rows, free = labelled.views[:2], unlabelled.views[:2]
+        rows, free = distinct(labelled.views[:2]), distinct(unlabelled.views[:2])
         # One pass for all that the learning network has to say. It stays in training mode, as in the authors' code.
-        first, second, *own = (
-            net(torch.cat([*rows, *free])).float().softmax(1).split([len(part) for part in (*rows, *free)])
-        )
-        others = peer(torch.cat(free)).float().softmax(1).chunk(2)
-        seen, guess = (first + second) / 2, co_guess(*own, *others, temperature=self.temperature)
+        said = net(torch.cat([*rows, *free])).float().softmax(1).split([len(part) for part in (*rows, *free)])
+        seen, own = torch.stack(said[: len(rows)]).mean(0), said[len(rows) :]
+        others = peer(torch.cat(free)).float().softmax(1).chunk(len(free))
         self.observe(seen.log(), labelled)
         self.observe(torch.stack(own).mean(0).log(), unlabelled)
-        return co_refine(seen, labelled.y, labelled.weight, self.temperature), guess
+        believed = self.believe(turn, seen, labelled)
+        refined = co_refine(believed, labelled.y, labelled.weight, self.temperature)
+        return refined, co_guess(*own, *others, temperature=self.temperature)
+
+    def believe(self, turn: int, p: Tensor, labelled: Batch) -> Tensor:
+        """What the network whose turn it is makes of its predictions [B, K] before they refine labels."""
+        return p
 
     def extra(self, turn: int, labelled: Batch, unlabelled: Batch) -> Tensor | float:
         """A further term of the loss."""
@@ -225,6 +236,11 @@ class CoDivided(Method):
         """One minus the networks' mean probability that the label is right, as judged last, [N]."""
         judged = bool((self.clean >= 0).all())
         return 1 - self.clean.mean(1) if judged else super().suspicion()
+
+
+def distinct(views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The views, one of those that are the same tensor: rows without augmentation need not be seen twice."""
+    return tuple({id(view): view for view in views}.values())
 
 
 def twice(data: Data) -> tuple[Data, Data]:

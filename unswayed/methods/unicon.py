@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unswayed.errors import UnswayedError
 from unswayed.losses.base import number
 from unswayed.method import Batch, Data, Info, MakeNet
-from unswayed.methods.semi import CoDivided, Consistency, body_of, features_of, row_probabilities
+from unswayed.methods.semi import CoDivided, body_of, features_of, row_probabilities
 from unswayed.stats.contrast import contrastive_loss
 from unswayed.stats.semi import jensen_shannon, keep_both, smallest_of_class, soft_labels
 
@@ -23,14 +23,14 @@ class UNICON(CoDivided):
     Before each network's turn, d = Jensen-Shannon divergence of the networks' mean prediction from the label. The
     share R of rows with d below a cutoff says how many labels to keep: R N / K of every class, those of smallest d.
     The cutoff is the mean of d, or above `high`, mean - (mean - min) / `tau`. Labels are refined and guessed on two
-    weak views and learnt by MixMatch on two strong ones; `lambda_c` times a contrastive loss (SimCLR) of a linear
-    projection of the features goes over the unlabelled rows.
+    weak views and learnt by MixMatch on two strong ones; `lambda_c` times a contrastive loss (SimCLR) of the features,
+    projected by a linear layer and batch norm as in the authors' program, goes over the unlabelled rows.
 
     Settings, the authors' for CIFAR:
 
     - `high` .7 and `tau` 5, `lambda_u` 30, `lambda_c` .025, `temperature` .5, `alpha` 4, `projection` 128
     - `contrast_temperature` .05 (the code's)
-    - `warmup` 10 of 350 epochs (30 for CIFAR-100), at most a third of the epochs here; `ramp` 16 of 350
+    - `warmup` 10 of 350 epochs (30 for CIFAR-100) and `ramp` 16, each at most a third of the epochs here
     - `confidence_penalty` in the warm-up: for asymmetric noise only
     - SGD .02, weight decay 5e-4, batches of 64 and 64
 
@@ -38,9 +38,11 @@ class UNICON(CoDivided):
     code computes "nats", which end at .69, so that `high` never acts. As the code has it, a kept label counts fully
     where d < .5 and by 1 - d elsewhere.
 
-    Our choices: where a part would be (nearly) empty it is filled from the other; a class with fewer rows than its
-    share gives all. Strong views of tables and features are what the augmentation makes of them; without one, the
-    views of a row agree and the contrastive loss only pushes rows apart.
+    Our choices: both networks judge in evaluation mode (in the code the one that has just learnt still is in training
+    mode when the other's rows are chosen). Parts have batches of one size, and the longer is shown once (the code:
+    labelled rows once, beside 1 / (2 R) as many unlabelled ones). Where a part would be (nearly) empty it is filled
+    from the other; a class with fewer rows than its share gives all. Strong views of tables and features are what the
+    augmentation makes of them; without one, the views of a row agree and the contrastive loss only pushes rows apart.
     """
 
     test_settings: ClassVar[dict[str, Any]] = {"lambda_u": 5.0}  # as in DivideMix
@@ -57,35 +59,20 @@ class UNICON(CoDivided):
         lambda_c: float = 0.025,
         contrast_temperature: float = 0.05,
         projection: int = 128,
-        warmup: int = 10,
-        temperature: float = 0.5,
-        alpha: float = 4.0,
         lambda_u: float = 30.0,
-        ramp: float = 16 / 350,
-        consistency: Consistency = "mean",
-        confidence_penalty: bool = False,
-        ensemble: bool = True,
+        **settings: Any,
     ) -> None:
         if unit not in get_args(Unit):
             raise UnswayedError("unit is 'bits' or 'nats'", got=repr(unit))
-        super().__init__(
-            make_net,
-            info,
-            warmup=warmup,
-            confidence_penalty=confidence_penalty,
-            temperature=temperature,
-            alpha=alpha,
-            lambda_u=lambda_u,
-            ramp=ramp,
-            consistency=consistency,
-            ensemble=ensemble,
-        )
+        super().__init__(make_net, info, lambda_u=lambda_u, **settings)
         self.high, self.tau = number("high", high, least=0), number("tau", tau, least=1)
         self.unit = 1.0 if unit == "bits" else float(torch.log(torch.tensor(2.0)))
         self.lambda_c = number("lambda_c", lambda_c, least=0)
         self.contrast_temperature = number("contrast_temperature", contrast_temperature, above=0)
         width = int(number("projection", projection, least=1))
-        self.projections = nn.ModuleList(nn.Linear(features_of(net), width) for net in self.both())
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Linear(features_of(net), width, bias=False), nn.BatchNorm1d(width)) for net in self.both()
+        )
 
     def learner(self, turn: int) -> nn.Module:
         """The network and its projection."""
