@@ -346,6 +346,19 @@ def test_bilevel_loss_and_steps_by_hand() -> None:
     assert not method.logit[4:].any()
 
 
+def test_bilevel_penalty_may_grow_and_weights_may_wait() -> None:
+    method = bilevel(penalty=1.0, penalty_end=3.0, rate=3.0, warmup=0.6, trusted=[4, 5])
+    checked = Batch((torch.eye(4)[:2],), torch.tensor([1, 1]), torch.tensor([4, 5]), torch.ones(2), 0, 1.0)
+    own = torch.tensor([ce(o, y) for o, y in zip(OWN, LABELS.tolist(), strict=True)])
+    follower = torch.tensor([ce(p, y) for p, y in zip(PEER, LABELS.tolist(), strict=True)])
+    upper = (ce(OWN[0], 1) + ce(OWN[1], 1)) / 2
+    found = method.both_losses(batch_of(torch.eye(4), LABELS, progress=0.5), checked).item()  # penalty 2, equal weights
+    assert found == pytest.approx(((upper + 2 * own.mean()) / 3 + follower.mean()).item(), abs=1e-5)
+    assert not method.logit.any()
+    method.both_losses(batch_of(torch.eye(4), LABELS, progress=0.75), checked)  # penalty 2.5
+    torch.testing.assert_close(method.logit[:4], -3 * (2.5 / 4 * (own - follower)).clamp(-1, 1))
+
+
 def test_bilevel_trains_on_trusted_rows_above_and_on_the_others_below() -> None:
     data, _, _ = contract.toy(64)
     method = Bilevel(lambda: contract.ToyNet(), Info(64, 3), trusted=torch.tensor([3, 60, 7]))
@@ -457,6 +470,31 @@ def test_sop_plus_adds_consistency_and_balance(variant: Any) -> None:
         even = -(math.log(0.6) + math.log(0.4)) / 2
     assert method.loss(batch).item() == pytest.approx(fit + 0.9 * apart + 0.1 * even, abs=1e-5)
     assert method.plan(4)[0].views == ("weak", "strong")
+
+
+def test_sop_plus_sends_both_views_through_one_pass() -> None:
+    method, passes = SOPPlus(lambda: nn.Linear(2, 2), Info(2, 2)), []
+    method.net.register_forward_hook(lambda net, args, out: passes.append(len(args[0])))
+    batch = Batch((torch.eye(2), torch.eye(2)), torch.tensor([0, 1]), torch.arange(2), torch.ones(2), 0, 1.0)
+    method.loss(batch)
+    assert passes == [4]
+
+
+def test_sop_plus_learns_its_noise_at_a_steady_rate() -> None:
+    method = SOPPlus(lambda: contract.ToyNet(), Info(64, 3))
+    data, _, _ = contract.toy(64)
+    rates: list[list[float]] = []
+    step = torch.optim.SGD.step
+
+    def note(optimizer: Any, closure: Any = None) -> Any:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return step(optimizer, closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", note)
+        contract.train(method, data, epochs=4)
+    assert rates[-1][0] < 0.1 * rates[0][0]  # the network's rate falls
+    assert {tuple(rate[1:]) for rate in rates} == {(10.0, 10.0)}
 
 
 def test_sop_plus_hands_settings_to_its_loss() -> None:
