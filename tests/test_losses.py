@@ -298,7 +298,7 @@ def test_sop_starts_as_cross_entropy_and_asks_for_its_own_steps():
     assert loss.u.shape == (5, 1)
     assert loss.v.shape == (5, 3)
     assert loss.parameter_settings == {
-        name: {"lr": 10.0, "weight_decay": 0.0, "momentum": 0.0} for name, _ in loss.named_parameters()
+        name: {"lr": 10.0, "weight_decay": 0.0, "momentum": 0.0, "steady": True} for name, _ in loss.named_parameters()
     }
 
 

@@ -282,7 +282,7 @@ class _Run:
     def _set_rate(self, step: float) -> float:
         factor = rate_factor(self.plan, self.at.stage, self.at.epoch + step, self.settings.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * (1.0 if group.get("steady") else factor)
         return float(self.optimizer.param_groups[0]["lr"])
 
     # ---------------------------------------------------------------------------------------------- records

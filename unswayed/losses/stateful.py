@@ -90,7 +90,8 @@ def sop(logits: Tensor, y: Tensor, u: Tensor, v: Tensor, *, floor: float = 1e-4,
 class SOP(Loss):
     """Sparse over-parameterisation: each sample's label noise is learned beside the model (arXiv 2202.14026).
 
-    u and v want their own steps: `parameter_settings` holds their learning rates, no weight decay, no momentum.
+    u and v want their own steps: `parameter_settings` holds their learning rates, no weight decay, no momentum, and
+    "steady": no schedule lowers the rates, as in the authors' program.
     """
 
     needs_index: ClassVar[bool] = True
@@ -114,7 +115,7 @@ class SOP(Loss):
         self.joint = joint
         self.u = nn.Parameter(torch.randn(_rows(samples, "SOP"), 1) * spread)
         self.v = nn.Parameter(torch.randn(samples, classes) * spread)
-        own = {"weight_decay": 0.0, "momentum": 0.0}
+        own = {"weight_decay": 0.0, "momentum": 0.0, "steady": True}
         self.parameter_settings = {
             "u": {"lr": number("lr_u", lr_u, least=0), **own},
             "v": {"lr": number("lr_v", lr_v, least=0), **own},

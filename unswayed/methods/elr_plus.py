@@ -36,8 +36,12 @@ class ELRPlus(Method):
                  which the paper does not tell; 0, the default: at once, as for CIFAR-10.
 
     Published with SGD .02, momentum .9, weight decay 5e-4, batch 128, 200 epochs (250 for CIFAR-100), divided by 10
-    after 150 (200). Evaluation: the authors average the logits of the two networks; ours is the mean of their
-    probabilities, as for all pairs here.
+    after 150 (200); for asymmetric noise of CIFAR-10 with lam 1 and momentum .9.
+
+    Our choices: teachers are in evaluation mode and average batch-norm statistics as well; the program leaves them in
+    training mode, where they see statistics of the batch, so that what a teacher says of a row depends on its
+    neighbours. Both networks learn in one step from one batch (the program: an epoch each in turn). Evaluation is the
+    mean of the networks' probabilities, as for all pairs here; the program's, of their logits.
     """
 
     target: Tensor
