@@ -86,12 +86,13 @@ class Correction(Method):
                 Stage("cross-entropy", first, self.plain_loss),
                 Stage("corrected", second, self.loss, self._prepare, fresh=anew),
             ]
-        plan = [Stage("cross-entropy", 1, self.plain_loss, partial(self._go_on, epoch)) for epoch in range(first)]
-        plan.append(Stage("corrected", 1, self.loss, partial(self._turn, first), fresh=anew))
-        corrected = self.criterion.per_sample
-        rest = [partial(self._go_on, epoch, measure=corrected) for epoch in range(1, second)]
-        plan.extend(Stage("corrected", 1, self.loss, data) for data in rest)
-        return [*plan, Stage("take the best", 0, self.loss, partial(self._finish, second, measure=corrected))]
+        learn, correct = (partial(self._go_on, self.held_out, m) for m in (cross_entropy, self.criterion.per_sample))
+        return [
+            *(Stage("cross-entropy", 1, self.plain_loss, partial(learn, epoch)) for epoch in range(first)),
+            Stage("corrected", 1, self.loss, partial(self._turn, self.held_out, first), fresh=anew),
+            *(Stage("corrected", 1, self.loss, partial(correct, epoch)) for epoch in range(1, second)),
+            Stage("take the best", 0, self.loss, partial(self._finish, self.held_out, second)),
+        ]
 
     def plain_loss(self, batch: Batch) -> Tensor:
         """The mean cross-entropy with the given labels."""
@@ -106,21 +107,20 @@ class Correction(Method):
         loss: Tensor = self.criterion(logits, batch.y, batch.index, batch.weight)
         return loss
 
-    def _go_on(self, epoch: int, data: Data, measure: Measure = cross_entropy) -> Data:
-        assert self.held_out is not None
+    def _go_on(self, held_out: HeldOut, measure: Measure, epoch: int, data: Data) -> Data:
         if epoch > 0:
-            self.held_out.judge(self.net, data, self.dynamics, 0, epoch, measure)
-        return self.held_out.rest(data)
+            held_out.judge(self.net, data, self.dynamics, 0, epoch, measure)
+        return held_out.rest(data)
 
-    def _turn(self, first: int, data: Data) -> Data:
-        self._finish(first, data)
+    def _turn(self, held_out: HeldOut, first: int, data: Data) -> Data:
+        rest = self._go_on(held_out, cross_entropy, first, data)
+        held_out.take_best(self.net)
         self._prepare(data)
-        return self._go_on(0, data)
+        return rest
 
-    def _finish(self, epoch: int, data: Data, measure: Measure = cross_entropy) -> None:
-        self._go_on(epoch, data, measure)
-        assert self.held_out is not None
-        self.held_out.take_best(self.net)
+    def _finish(self, held_out: HeldOut, second: int, data: Data) -> None:
+        self._go_on(held_out, self.criterion.per_sample, second, data)
+        held_out.take_best(self.net)
 
     def _prepare(self, data: Data) -> Data:
         mean = self.dynamics.mean_probabilities() if self.evidence == "mean" else None
