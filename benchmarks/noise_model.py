@@ -4,7 +4,7 @@
 
 Without the file of all three annotators (github.com/UCSC-REAL/cifar-10-100n), only the columns random1 and worst are
 compared, and agreement between annotators is left out. Features are those of the edge-masking study, made without
-labels; the half that is compared takes no part in any fit.
+labels; the half that is compared takes no part in any fit. Runs that the file of results has already are not repeated.
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--annotators", type=Path, help="CIFAR-10_human.pt: all three annotators")
     asked.add_argument("--out", type=Path, default=Path("results/noise_model.json"))
+    asked.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS), help="of the networks that are trained")
     given = asked.parse_args()
     torch.set_num_threads(1)
     dataset = cifar_features("worst", ROWS)
@@ -239,9 +240,12 @@ def main() -> None:
         result["annotators"] = compare_annotators(columns, x, truth)
         print(json.dumps(result["annotators"], indent=1), flush=True)
     runs: list[dict[str, Any]] = []
-    for seed in SEEDS:
+    if given.out.exists():
+        runs = json.loads(given.out.read_text())["transfer"]["runs"]
+    for seed in given.seeds:
         for name, model in models.items():
-            runs += transfer(name, columns[name], model, dataset, seed)
+            if not any((run["seed"], run["column"]) == (seed, name) for run in runs):
+                runs += transfer(name, columns[name], model, dataset, seed)
             result["transfer"] = {"summary": summarise(runs), "runs": runs}
             given.out.write_text(json.dumps(result, indent=1) + "\n")
     for line in result["transfer"]["summary"]:

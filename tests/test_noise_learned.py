@@ -246,3 +246,19 @@ def test_many_columns_and_pixels() -> None:
     found = chance(model.probabilities(held, ((held_x @ mix).sigmoid() * 255).to(torch.uint8)), held)
     _, _, fresh, _ = planted(1500, seed=4)
     assert roc_auc_score(fresh != held, found) > 0.65
+
+
+def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "noise.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/noise.md", "exec"), names)
+    truth, labels, harder, panel, odds = (names[name] for name in ("truth", "labels", "harder", "panel", "odds"))
+    assert panel.shape == (1000, 3)
+    assert odds.shape == (1000, 2)
+    rates = [float((each != truth).double().mean()) for each in (names["given"], labels, harder)]
+    assert rates[1] == pytest.approx(rates[0], abs=0.05)
+    assert rates[2] == pytest.approx(0.4, abs=0.05)
+    hard = names["other"] > 0
+    assert (labels != truth)[hard].double().mean() > 2 * (labels != truth)[~hard].double().mean()
