@@ -25,6 +25,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"scope": "all"},
     {"base": "rise", "certainty": "batch"},
     {"current": False},
+    {"counted": "weak"},
     {"second": "weak"},
     {"loss": "nce+rce"},
 ]
@@ -118,6 +119,21 @@ def test_refine_by_hand(current: bool) -> None:
         - (1 - clean) * q.amax(1) * (q * q.log()).sum(1)
     )
     assert found.item() == pytest.approx((weight * expected).mean().item(), abs=1e-4)
+
+
+def test_the_weak_view_alone_may_count() -> None:
+    labels = torch.arange(40) % 2
+    right, wrong = torch.eye(2)[labels], torch.eye(2)[1 - labels]
+    for counted_, events in (("both", 1), ("weak", 0)):
+        method = identical(counted=counted_, evidence="mean loss")
+        counted(method, torch.tensor([0, 0, 0, 1, 5] * 8), labels)
+        before, seen = method.dynamics.wrong.clone(), method.dynamics.seen.clone()
+        method.refine(two_views(right, wrong, labels))
+        assert (method.dynamics.wrong - before).tolist() == [events] * 40
+        assert (method.dynamics.seen - seen).tolist() == [1 + events] * 40
+        loss_right, loss_wrong = math.log(1 + math.exp(-1)), math.log(1 + math.e)
+        expected = loss_right + events * loss_wrong
+        assert method.sample_loss.tolist() == pytest.approx([expected] * 40, abs=1e-5)
 
 
 def test_first_stage_is_cross_entropy_by_weight() -> None:

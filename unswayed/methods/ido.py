@@ -42,7 +42,12 @@ class IDO(Method):
         program comes to, because two shapes are broadcast there.
     current: whether a count includes the predictions of the very batch that it weighs, as in the authors' program.
         False leaves them out until the next fit: counts then stay within the range that the mixture knows.
+    counted: "both" views give wrong events (and losses), as published; "weak", ours: the weak one alone does. Where
+        strong operations make most clean rows unreadable, their counts say little about labels.
     second: "strong", how the second view is augmented; "weak" where strong operations would destroy what rows mean.
+        Digits of 8 x 8 pixels are such rows: plain training's network misreads .6 of them in a strong view, .13 in a
+        weak one. With 40 % symmetric noise and 12 epochs (3 seeds) plain reaches 89.0 % of test rows, IDO 70.1,
+        counted="weak" 80.9, second="weak" 84.1; with 30 epochs (2 seeds) plain 91.2, IDO 88.5, second="weak" 93.6.
     loss, loss_settings: the loss at the given label, "ce" as published, or any other.
 
     Published: 5 + 10 epochs on pretrained networks, 20 rounds of EM, then 2 an epoch (scope "all": 1). `epochs` are
@@ -68,6 +73,7 @@ class IDO(Method):
         base: Literal["before", "rise"] = "before",
         certainty: Literal["row", "batch"] = "row",
         current: bool = True,
+        counted: Literal["both", "weak"] = "both",
         second: Literal["strong", "weak"] = "strong",
         loss: str = "ce",
         loss_settings: Mapping[str, Any] | None = None,
@@ -78,12 +84,14 @@ class IDO(Method):
             ("scope", scope, ("class", "all")),
             ("base", base, ("before", "rise")),
             ("certainty", certainty, ("row", "batch")),
+            ("counted", counted, ("both", "weak")),
             ("second", second, ("strong", "weak")),
         ):
             if value not in choices:
                 raise UnswayedError(f"{name} is one of {', '.join(choices)}", got=repr(value))
         super().__init__(make_net, info)
         self.evidence, self.fixed, self.current = evidence, weights == "fixed", current
+        self.counted = 1 if counted == "weak" else 2
         self.on_rise, self.shared = base == "rise", certainty == "batch"
         self.views, self.rounds = ("weak", second), 2 if scope == "class" else 1
         self.criterion = losses.tailored(loss, classes=info.classes, samples=info.samples, **(loss_settings or {}))
@@ -115,7 +123,7 @@ class IDO(Method):
         weak, strong = (self.net(view) for view in batch.views)
         own = [self.criterion.per_sample(logits, batch.y, batch.index) for logits in (weak, strong)]
         before = self._weights(batch.index)
-        self._note(batch, (own[0] + own[1]) / 2, weak, strong)
+        self._note(batch, torch.stack(own[: self.counted]).mean(0), *(weak, strong)[: self.counted])
         weights = self._weights(batch.index) if self.current else before
         values = weigh_terms(own[0] + own[1], weak, strong, weights, shared=self.shared)
         return (batch.weight * values).mean() + self._regularizer(weak, strong)
