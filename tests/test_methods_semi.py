@@ -482,7 +482,30 @@ def test_promix_loss_at_the_start_by_hand() -> None:
         for head in (net.head, second):
             expected = expected + cross_entropy(head(net.body(weak[:2])) + bias[side], y[:2])
     batch = Batch((weak, strong), y, torch.arange(4), torch.ones(4), 0, 0.0)
-    assert method.loss(batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    assert method.learn(0.5, batch).item() == pytest.approx(expected.item(), abs=1e-5)
     p = method.net(weak).softmax(1)
     followed = 0.9999 * torch.tensor([0.5, 0.3, 0.2]) + 0.0001 * p[:2].mean(0)
     torch.testing.assert_close(method.trusted_mean[0], followed.detach())
+
+
+def test_promix_ramps_never_end_before_half_of_a_short_run() -> None:
+    method: Any = contract.make(ProMix, 8)
+    assert [method.plan(epochs)[-1].loss.args[0] for epochs in (600, 100, 30)] == pytest.approx([1 / 12, 0.5, 0.5])
+
+
+def test_promix_drops_or_keeps_the_doubtful_after_their_ramp() -> None:
+    weak, strong, y = torch.randn(4, 6), torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    batch = Batch((weak, strong), y, torch.arange(4), torch.ones(4), 0, 0.5)
+    found = []
+    for keep in (True, False):
+        torch.manual_seed(0)
+        method = ProMix(contract.ToyNet, Info(4, 3), alpha=0.0, keep_doubt=keep, debias=0.0, debias_guess=0.0)
+        method.selected[:2] = 1  # the other two are doubtful
+        found.append(method.learn(0.2, batch).item())
+    added = 0.0
+    for net, second in method.both():
+        guess = net(weak[2:]).softmax(1) ** 2
+        guess = (guess / guess.sum(1, keepdim=True)).detach()
+        for view in (weak, strong):
+            added += 0.1 * cross_entropy(second(net.body(view[2:])), guess).item()  # type: ignore[operator]
+    assert found[0] - found[1] == pytest.approx(added, abs=1e-5)

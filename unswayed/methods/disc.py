@@ -30,9 +30,10 @@ class DISC(Method):
     Settings, the authors' for CIFAR-10:
 
     - `momentum` .99 an epoch of 200 (.95 for asymmetric noise, and for 60 % wrong labels and more)
-    - `sigma` .5, `ceiling` .9 (the code's), `alpha` 5, `lambda_h` 1 (.2 from 60 % on), `q` .7
+    - `sigma` .5, `ceiling` .99 (the program's last revision; .9 before it), `alpha` 5, `lambda_h` 1 (.2 from 60 % on),
+      `q` .7
     - `warmup` 20 of 200 epochs, with cross-entropy on both views (15 for instance-dependent noise)
-    - SGD .1, weight decay 1e-3, batches of 128; Adam .001 above 60 %
+    - SGD .1 without momentum, weight decay 1e-3, a tenth after 80 and 160 epochs, batches of 128; Adam .001 above 60 %
 
     Our choices: the momentum of an epoch is `momentum` to the power 200 / epochs, so that the thresholds of a short
     run rise as far as those of a long one. A batch without any chosen sample teaches nothing. Without strong views
@@ -53,7 +54,7 @@ class DISC(Method):
         warmup: int = 20,
         momentum: float = 0.99,
         sigma: float = 0.5,
-        ceiling: float = 0.9,
+        ceiling: float = 0.99,
         alpha: float = 5.0,
         lambda_h: float = 1.0,
         q: float = 0.7,

@@ -100,7 +100,7 @@ class PES(Method):
             )
         if spans[1]:
             stages.append(Stage("head", spans[1], self.loss, partial(self.renew, self.first_head, head), head))
-        learners = self.early_layers(late=bool(spans[0])) if self.renewed == "rest" and sum(spans) else None
+        learners = self.early_layers(late=bool(spans[0])) if self.renewed == "rest" and any(spans) else None
         if self.semi:
             learn, views = (
                 partial(self.learn, (epochs - rest) / epochs, min(self.ramp, epochs / 3) / epochs),

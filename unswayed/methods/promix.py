@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -43,8 +44,9 @@ class ProMix(Method):
     Settings, the authors' for CIFAR-10:
 
     - `share` .5 (.7 at 20 % wrong labels), `tau` .99 (CIFAR-100: .95), `guessing` 250 of 600 epochs, `enough` .9
-    - `warmup` 10 of 600 epochs (30 for CIFAR-100), at most a third of the epochs here; `ramp` 50 of 600 epochs, over
-      which the strong view and MixUp gain weight 1; `confidence_penalty` in the warm-up: for asymmetric noise only
+    - `warmup` 10 of 600 epochs (30 for CIFAR-100), at most a third of the epochs here; `ramp` the first 50 of 600 (here
+      at most a half), in which the strong view and MixUp gain weight 1, so that the warm-up of a short run does not use
+      it up; `confidence_penalty` in the warm-up: for asymmetric noise only
     - `alpha` 4, `temperature` .5, `debias` and `debias_guess` .8 (CIFAR-100: .5), `bias_momentum` .9999
     - `doubt` .1, weight of the doubtful samples, which rises over twice the ramp. The code then drops it to 0
       (`keep_doubt=False`, the default because the published figures come from it); the paper keeps it
@@ -52,8 +54,9 @@ class ProMix(Method):
 
     Our choices: both heads share one MixUp of a batch (the code draws two, at twice the cost), and FMix, which cuts
     pictures along random masks, is left out, because other rows have no shape to cut. The second head is of the kind
-    that `make_net` makes (the code: two layers). Evaluation by the first heads' mean probability; the code: mean
-    logits. Tables and features whose views agree learn the trusted samples twice.
+    that `make_net` makes (the code: a linear layer). The networks warm up in orders of their own (the code: in one), so
+    that they differ. Evaluation by the first heads' mean probability; the code: mean logits. Tables and features whose
+    views agree learn the trusted samples twice.
     """
 
     selected: Tensor
@@ -70,7 +73,7 @@ class ProMix(Method):
         guessing: float = 250 / 600,
         enough: float = 0.9,
         warmup: int = 10,
-        ramp: float = 50 / 600,
+        ramp: int = 50,
         alpha: float = 4.0,
         temperature: float = 0.5,
         debias: float = 0.8,
@@ -85,7 +88,7 @@ class ProMix(Method):
         self.second, self.peer_second = head_of(make_net()), head_of(make_net())
         self.share, self.enough = number("share", share, above=0, most=1), number("enough", enough, least=0, most=1)
         self.tau, self.guessing = number("tau", tau, least=0, below=1), number("guessing", guessing, least=0, most=1)
-        self.warmup, self.ramp = int(number("warmup", warmup, least=1)), number("ramp", ramp, least=0, most=1)
+        self.warmup, self.ramp = int(number("warmup", warmup, least=1)), number("ramp", ramp, least=0)
         self.alpha, self.temperature = number("alpha", alpha, least=0), number("temperature", temperature, above=0)
         self.debias, self.debias_guess = number("debias", debias), number("debias_guess", debias_guess)
         self.bias_momentum = number("bias_momentum", bias_momentum, least=0, most=1)
@@ -104,10 +107,9 @@ class ProMix(Method):
         """A warm-up, then one stage an epoch, since samples are chosen between epochs."""
         warm, views = warm_up_epochs(epochs, self.warmup), ("weak", "strong")
         # As in the code, the clock of the ramps starts with training and not after the warm-up.
-        return [
-            Stage("warm-up", warm, self.warm_up, twice),
-            *[Stage("trusted and doubtful", 1, self.loss, self.select, views=views)] * (epochs - warm),
-        ]
+        loss = partial(self.learn, min(self.ramp / epochs, 0.5))
+        later = Stage("trusted and doubtful", 1, loss, self.select, views=views)
+        return [Stage("warm-up", warm, self.warm_up, twice), *[later] * (epochs - warm)]
 
     def both(self) -> tuple[tuple[nn.Module, nn.Module], tuple[nn.Module, nn.Module]]:
         """Each network and its second head."""
@@ -132,8 +134,8 @@ class ProMix(Method):
             self.selected[data.index, side] = chosen.to(torch.int8)
         return data
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The sum of both networks' losses."""
+    def learn(self, ramp: float, batch: Batch) -> Tensor:
+        """The sum of both networks' losses; `ramp` is the share of training over which weights rise."""
         weak, strong = batch.views
         given = soft_labels(batch.y, self.classes)
         features = [body_of(net)(torch.cat([weak, strong])) for net, _ in self.both()]
@@ -149,7 +151,7 @@ class ProMix(Method):
             )  # fmt: skip
             guess = shift(logits[side].detach()[: len(batch)], -self.debias_guess * self.doubted_mean[side].log())
             target = sharpen(guess.softmax(1), self.temperature)
-            total = total + self.side_loss(side, batch, features[side], logits[side], labels, target)
+            total = total + self.side_loss(side, ramp, batch, features[side], logits[side], labels, target)
             self._follow(side, p[side], labels.trusted)
         return total
 
@@ -161,13 +163,13 @@ class ProMix(Method):
         return torch.where(sure, (first.values + second.values) / 2, 0.0) * late
 
     def side_loss(
-        self, side: int, batch: Batch, features: Tensor, logits: Tensor, labels: Labels, guess: Tensor
+        self, side: int, ramp: float, batch: Batch, features: Tensor, logits: Tensor, labels: Labels, guess: Tensor
     ) -> Tensor:
         """One network's loss: both heads on trusted samples, the second on doubtful ones too."""
         net, second = self.both()[side]
-        rise = ramp_up(batch.progress, 0.0, self.ramp)
-        doubt = self.doubt * ramp_up(batch.progress, 0.0, 2 * self.ramp)
-        if batch.progress >= 2 * self.ramp and not self.keep_doubt:
+        rise = ramp_up(batch.progress, 0.0, ramp)
+        doubt = self.doubt * ramp_up(batch.progress, 0.0, 2 * ramp)
+        if batch.progress >= 2 * ramp and not self.keep_doubt:
             doubt = 0.0
         trusted_bias = self.debias * self.trusted_mean[side].log()
         mixed, targets = self.mixed(batch, labels)
