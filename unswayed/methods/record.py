@@ -198,4 +198,4 @@ def _cite(source: Source) -> str:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in cells)} |"
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', '\\|') for cell in cells)} |"
