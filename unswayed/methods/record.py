@@ -198,4 +198,5 @@ def _cite(source: Source) -> str:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(' '.join(cell.split()).replace('|', '\\|') for cell in cells)} |"
+    plain = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(plain)} |"
