@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 
 def _names() -> list[str]:
-    from unswayed import methods
+    from unswayed.methods.record import recorded
 
-    return methods.names()
+    return recorded()
 
 
 @app.command()
 def show(
-    method: Annotated[str, typer.Argument(help="A method, see `unswayed list methods`.", autocompletion=_names)],
+    method: Annotated[
+        str, typer.Argument(help="A method, see `unswayed list methods`; or repair.", autocompletion=_names)
+    ],
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the docs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -51,7 +53,11 @@ def _print(found: Record) -> None:
         words = (source.authors, source.title, source.venue, arxiv, source.code, read)
         console.print(f"[bold]Source[/]  {escape('. '.join(word for word in words if word))}")
     console.print()
-    _table(console, "Formulas, and where they stand", [(f.what, f.formula, f.where, f.code) for f in found.formulas])
+    for f in found.formulas:
+        console.print(f"[bold]Formula[/]  {escape(f.what)}: {escape(f.formula)}")
+        stands = f"{f.where}; {f.code}" if f.where else f.code
+        console.print(f"  [cyan]stands in[/]  {escape(stands)}", soft_wrap=True)  # a name to copy stays in one piece
+    console.print()
     for d in found.differences:
         console.print(f"[bold]Differs[/]  {escape(d.point)}")
         ours = f"{d.ours} ({d.option})" if d.option else d.ours
