@@ -19,7 +19,8 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"{name}.md", as_markdown(found)
         source = found.sources[0]
         cited = f"[arXiv {source.arxiv}](https://arxiv.org/abs/{source.arxiv})" if source.arxiv else source.title
-        lines.append(f"| [{name}]({name}.md) | {methods.methods.summary(name)} | {cited} |")
+        what = found.does.splitlines()[0] if found.command else methods.methods.summary(name)
+        lines.append(f"| [{name}]({name}.md) | {what} | {cited} |")
     yield "README.md", "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """Records: what a method is, where it stands in the code, how it differs from its sources and what it reached.
 
 A record is one TOML file beside the methods, `records/NAME.toml`. `unswayed show NAME` prints it, and docs/methods is
-made from it. Figures that we measured are not written by hand: benchmarks put them into `records/measured.json`.
+made from it. What is no method to train with, like repair, has a record too, which names its command. Figures that we
+measured are not written by hand: benchmarks put them into `records/measured.json`.
 """
 
 from __future__ import annotations
@@ -86,19 +87,22 @@ class Record:
     differences: tuple[Difference, ...] = ()
     published: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    command: str = ""  # how to run it, of what is no method
     measured: tuple[Measured, ...] = field(default=(), compare=False)
 
 
+ALSO_CALLED = {"rlap": "repair"}
 _PARTS = {"sources": Source, "formulas": Formula, "differences": Difference, "published": Figure}
 
 
 def recorded() -> list[str]:
-    """The names of the methods that have a record, sorted."""
+    """The names of the methods, and of other things, that have a record, sorted."""
     return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
 
 
 def record(name: str) -> Record:
-    """The record of the method called `name`; raises for an unknown name and for a method without a record."""
+    """The record of what is called `name`; raises for an unknown name and for a method without a record."""
+    name = ALSO_CALLED.get(name, name)
     if name not in recorded():
         methods.get(name)  # an unknown name raises here, and tells the nearest
         do = f"read the docstring: python -c 'from unswayed import methods; help(methods.get(\"{name}\"))'"
@@ -159,7 +163,8 @@ def as_markdown(found: Record) -> str:
 
 def _lines(found: Record) -> Iterator[str]:
     yield from (f"# {found.name}", "", found.does, "")
-    yield from (f"```console\n$ unswayed train DATA --arm {found.name}\n```", "", "## Source", "")
+    command = found.command or f"unswayed train DATA --arm {found.name}"
+    yield from (f"```console\n$ {command}\n```", "", "## Source", "")
     for source in found.sources:
         yield f"- {_cite(source)}"
     if found.formulas:
