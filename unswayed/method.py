@@ -55,7 +55,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows plus the clock."""
+    """Some rows plus the clock.
+
+    Under several processes these are the rows of this process: what a method ranks, mixes or contrasts within a batch,
+    it does among its share of the whole batch.
+    """
 
     views: tuple[Tensor, ...]  # [B, ...] each, one for every name in `Stage.views`
     y: Tensor  # [B] or [B, K]
