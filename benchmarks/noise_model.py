@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from torch import Tensor
 
@@ -65,16 +65,17 @@ def matrix_gap(truth: Tensor, one: Tensor, other_truth: Tensor, other: Tensor) -
 
 def difficulty(chance: Tensor, wrong: Tensor, truth: Tensor) -> dict[str, float]:
     """How well `chance` [N] tells which rows get wrong labels; within classes too, where the class cannot help."""
-    centred, hit = chance.clone().double(), wrong.double()
-    for label in range(CLASSES):
-        rows = truth == label
-        centred[rows] = torch.from_numpy(rankdata(chance[rows])) / rows.sum()
-        hit[rows] -= hit[rows].mean()
-    within = [roc_auc_score(wrong[truth == c], chance[truth == c]) for c in range(CLASSES)]
+    classes = [truth == label for label in range(CLASSES)]
+    alike = [len(torch.unique(chance[rows])) == 1 for rows in classes]
+    areas = [roc_auc_score(wrong[rows], chance[rows]) for rows in classes]
+    ranks = [
+        0.0 if same else float(spearmanr(chance[rows], wrong[rows]).statistic)
+        for rows, same in zip(classes, alike, strict=True)
+    ]
     return {
         "auroc": float(roc_auc_score(wrong, chance)),
-        "auroc_within_classes": float(sum(within) / CLASSES),
-        "rank_correlation_within_classes": float(spearmanr(centred, hit).statistic),
+        "auroc_within_classes": float(sum(areas) / CLASSES),
+        "rank_correlation_within_classes": sum(ranks) / CLASSES,
     }
 
 

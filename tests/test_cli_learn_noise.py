@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from unswayed import UnswayedError
@@ -59,6 +60,18 @@ def test_learn_and_use(table: Path, tmp_path: Path) -> None:
     result = json.loads(next((tmp_path / "run").rglob("result.json")).read_text())
     assert result["data"]["noise"]["name"] == "learned"
     assert result["data"]["noise"]["actual"] == pytest.approx(0.2, abs=0.05)
+
+
+def test_ready_made_features(table: Path, tmp_path: Path) -> None:
+    lines = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    rows = torch.tensor([[float(line[0]), float(line[1])] for line in lines])
+    save_file({"features": rows}, tmp_path / "features.safetensors")
+    words = ("--label", "first", "--label", "second", "--truth", "label", "--input", "b")
+    more = ("--features", str(tmp_path / "features.safetensors"), "--out", str(tmp_path / "m.safetensors"))
+    told = json.loads(inside("learn-noise", str(table), *words, *more, "--json"))
+    assert told["features"] is True
+    blind = json.loads(inside("learn-noise", str(table), *words, *more[2:], "--json"))
+    assert told["held_out"]["gain"] > 10 * abs(blind["held_out"]["gain"])
 
 
 def test_classes_only(table: Path, tmp_path: Path) -> None:

@@ -235,6 +235,12 @@ def test_what_a_user_can_mend(fitted: NoiseModel) -> None:
         learn_noise(x, truth, given, prior=0)
 
 
+def test_a_single_number_a_row() -> None:
+    x, truth, given, _ = planted(200)
+    one = learn_noise(x[:, 0], truth, given).probabilities(truth, x[:, 0])
+    torch.testing.assert_close(one, learn_noise(x[:, :1], truth, given).probabilities(truth, x[:, :1]))
+
+
 def test_many_columns_and_pixels() -> None:
     x, truth, given, _ = planted(1500)
     mix = torch.randn(3, 300, generator=torch.Generator().manual_seed(0))

@@ -35,7 +35,10 @@ def learn_noise(
     kind: Annotated[
         str | None, typer.Option(help="image, audio, text or table. \\[default: what the data look like]")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Frozen sentence encoder for texts, by name or folder.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Frozen encoder, as for train.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="File of ready-made features [N, d] of these rows, as for train.")
+    ] = None,
     classes_only: Annotated[
         bool, typer.Option("--classes-only", help="Learn from the classes alone, without features.")
     ] = False,
@@ -57,8 +60,9 @@ def learn_noise(
     reader: dict[str, Any] = {"truth": truth, "label": label[0]}
     reader |= {"input": input_[0] if len(input_) == 1 else input_} if input_ else {}
     reader |= {"kind": kind} if kind else {}
+    look: dict[str, Any] = {"encoder": encoder} | ({"features": tuple(features)} if features else {})
     with reading(console) as progress:
-        dataset = read_data(Config(data=data, reader=reader, encoder=encoder), progress)
+        dataset = read_data(Config(data, reader=reader, **look), progress)
 
         def read_again(name: str) -> Dataset:
             return read_data(Config(data=data, reader={**reader, "label": name}), progress)
@@ -68,8 +72,8 @@ def learn_noise(
     if train.truth is None or not bool((known & (train.truth >= 0)).any()):
         raise UnswayedError("rows with a true and a given label", got="none", do="check --label and --truth")
     rows = (known & (train.truth >= 0)).nonzero()[:, 0]
-    features = None if classes_only or dataset.kind == "text" else train.x.take(rows)
-    model = fit_noise(features, train.truth[rows], given[rows], classes=len(dataset.classes), seed=seed)
+    x = None if classes_only or dataset.kind == "text" else train.x.take(rows)
+    model = fit_noise(x, train.truth[rows], given[rows], classes=len(dataset.classes), seed=seed)
     model = replace(model, about={**model.about, "class_names": list(dataset.classes), "data": dataset.name})
     model.save(out)
     told = {"file": str(out), "features": model.likeness is not None, "agreement": model.agreement, **model.about}
@@ -77,7 +81,10 @@ def learn_noise(
         typer.echo(json.dumps(told, indent=1))
         return
     if dataset.kind == "text" and not classes_only:
-        console.print("  note: texts need --encoder to be judged one by one; the class alone decides", style="yellow")
+        console.print(
+            "  note: texts need --encoder or --features to be judged one by one; the class alone decides",
+            style="yellow",
+        )
     _print(told, data)
 
 

@@ -51,7 +51,7 @@ def in_parts(x: Column | Tensor) -> Iterator[Tensor]:
     column = TensorColumn(x) if isinstance(x, Tensor) else x
     size = max(1, _NUMBERS_AT_ONCE // max(1, torch.Size(column.shape).numel()))
     for at in torch.split(torch.arange(len(column)), size):
-        rows = column.rows(at).cpu().flatten(1)
+        rows = column.rows(at).cpu().reshape(len(at), -1)
         part = rows.double() / (255 if rows.dtype == torch.uint8 else 1)
         if not bool(part.isfinite().all()):
             raise UnswayedError("finite features", got="NaN or infinity", do="clean or impute the features first")
