@@ -32,7 +32,6 @@ SETS: dict[str, dict[str, Any]] = {
 FAULTS = {"labels": {"rate": 0.4}, "inputs": {"rate": 0.5, "how": "gaussian", "strength": 3.0}}
 EVIDENCE = {"labels": "loss", "inputs": "prediction"}
 TEST_ROWS = 2000
-WHOLE = {"by_class": False, "log": False, "dimensions": 10**6, "covariance": "diag"}  # one mixture, as published
 
 
 def prepare(dataset: Any, name: str, fault: str, seed: int, config: dict[str, Any]) -> tuple[Any, Any, torch.Tensor]:
@@ -79,7 +78,7 @@ def trial(dataset: Any, name: str, fault: str, seed: int) -> dict[str, Any]:
     for evidence in ("loss", "label", "prediction"):
         partitions[evidence] = judge(mending.diagnose(network, x, y, evidence=evidence), bad)
         if evidence != "loss":
-            whole = mending.diagnose(network, x, y, evidence=evidence, **WHOLE)
+            whole = mending.diagnose(network, x, y, **mending.PUBLISHED | {"evidence": evidence})
             partitions[f"{evidence}, one mixture"] = judge(whole, bad)
 
     def retrain(rows: torch.Tensor) -> tuple[Any, int]:

@@ -13,7 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import unswayed
-from unswayed import UnswayedError, checkpoint
+from unswayed import UnswayedError, checkpoint, mending
 from unswayed.cli import app
 from unswayed.experiment.patient import admit, find_factory
 
@@ -69,6 +69,15 @@ def test_json_without_controls_beside_the_checkpoint(spoilt: Path) -> None:
     assert [trial["name"] for trial in told["trials"]] == ["before", "L-FT"]
     assert told["pruned"] == []
     assert (spoilt.parent / "repaired" / "checkpoint.safetensors").exists()
+
+
+def test_the_published_form_is_one_word(spoilt: Path) -> None:
+    words = ("--json", "--no-controls", "--epochs", "1", "--as-published")
+    settings = json.loads(inside("repair", str(spoilt), "wine", *words))["settings"]
+    assert settings.items() >= mending.PUBLISHED.items()
+    assert settings["evidence"] == "prediction"
+    told = json.loads(inside("repair", str(spoilt), "wine", *words, "--evidence", "label"))["settings"]
+    assert (told["evidence"], told["by_class"], told["scaled"]) == ("label", False, False)
 
 
 def test_two_networks_are_told_of(tmp_path: Path) -> None:

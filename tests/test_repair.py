@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -231,6 +232,26 @@ def test_a_mixture_of_all_rows_finds_classes_and_one_a_class_does_not() -> None:
     assert (clean == ~bad).float().mean() > 0.98
     clean, _, _ = find_clean(signs, bad.float(), y, by_class=False, dimensions=1)
     assert (clean == ~bad).float().mean() < 0.8
+
+
+def test_the_published_form_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    x = torch.randn(60, 4, generator=generator)
+    x[40:] *= 6  # corrupted inputs
+    y = model(x).argmax(1)
+    y[40:50] = 1 - y[40:50]
+    found = diagnose(model, x, y, **mending.PUBLISHED)
+    z = model[1](model[0](x)).detach()
+    signs = attribution(z, model[2]).double()
+    signs = (signs - signs.mean(0)) / signs.std(0, correction=0)
+    mixture = GaussianMixture(2, covariance_type="diag", random_state=0, reg_covar=1e-4, max_iter=200).fit(signs)
+    member = torch.from_numpy(mixture.predict_proba(signs))
+    loss = nn.functional.cross_entropy(model(x), y, reduction="none").double().detach()
+    clean = member[:, int(((member * loss[:, None]).sum(0) / member.sum(0)).argmin())]
+    torch.testing.assert_close(found.probability, clean)
+    assert found.order.tolist() == found.coefficient.abs().argsort(descending=True).tolist()
 
 
 def test_no_class_vanishes_and_broken_rows_are_noisy() -> None:

@@ -43,11 +43,16 @@ def repair(
         typer.Option(help="Layer whose neurons to prune. \\[default: the last but one]", rich_help_panel=REPAIR),
     ] = None,
     evidence: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="loss (wrong labels), prediction (corrupted inputs, as published) or label.", rich_help_panel=REPAIR
+            help="loss (wrong labels), prediction (corrupted inputs, as published) or label. \\[default: loss]",
+            rich_help_panel=REPAIR,
         ),
-    ] = "loss",
+    ] = None,
+    as_published: Annotated[
+        bool,
+        typer.Option("--as-published", help="Part rows and rank neurons as the paper does.", rich_help_panel=REPAIR),
+    ] = False,
     share: Annotated[float, typer.Option(help="Share of the neurons to prune.", rich_help_panel=REPAIR)] = 40 / 256,
     tune: Annotated[
         str, typer.Option(help="What learns: all (F-FT) or last (L-FT); this one is kept.", rich_help_panel=REPAIR)
@@ -84,8 +89,10 @@ def repair(
     rest on the clean part. Prints before, after, cost and what was pruned; the test rows only score.
     """
     from unswayed.cli.progress import reading
-    from unswayed.mending import compare, diagnose
+    from unswayed.mending import PUBLISHED, compare, diagnose
 
+    diagnosing = PUBLISHED if as_published else {"evidence": "loss"}
+    diagnosing = diagnosing | ({"evidence": evidence} if evidence else {})
     if tune not in ("all", "last"):
         raise UnswayedError("--tune is all or last", got=repr(tune))
     console = Console(stderr=True, quiet=as_json)
@@ -95,7 +102,7 @@ def repair(
     with reading(console) as progress:
         patient = _admit(checkpoint, model, how, data=data, reader=reader, device=device, progress=progress)
     task, (x, y) = patient.task, (patient.task.train.x, patient.task.train.given)
-    diagnosis = diagnose(patient.network, x, y, layer=layer, evidence=cast(Any, evidence), seed=seed)
+    diagnosis = diagnose(patient.network, x, y, layer=layer, seed=seed, **diagnosing)
     worst = diagnosis.worst(share)
     for note in (*patient.notes, *diagnosis.notes):
         console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
@@ -107,7 +114,7 @@ def repair(
         told=lambda trial: console.print(f"  {_line(trial)}", highlight=False), **how,
     )  # fmt: skip
     chosen = next(trial for trial in trials if trial.name == ("F-FT" if tune == "all" else "L-FT"))
-    settings = {"evidence": evidence, "share": share, "tune": tune, **how}
+    settings = {**diagnosing, "share": share, "tune": tune, **how}
     summary = _summary(patient, diagnosis, trials, worst, chosen, settings)
     folder = out or checkpoint.parent / "repaired"
     assert chosen.repair is not None

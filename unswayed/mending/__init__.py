@@ -13,7 +13,7 @@ from unswayed.registry import lazy_attributes
 if TYPE_CHECKING:
     from unswayed.mending.anatomy import Anatomy, dissect
     from unswayed.mending.comparison import Trial, compare
-    from unswayed.mending.diagnosis import Diagnosis, diagnose, find_clean
+    from unswayed.mending.diagnosis import PUBLISHED, Diagnosis, diagnose, find_clean
     from unswayed.mending.pruning import Pruning
     from unswayed.mending.treatment import Repair, mend, repair, train_anew
 
@@ -24,6 +24,7 @@ __getattr__ = lazy_attributes(
         "dissect": "anatomy",
         "Trial": "comparison",
         "compare": "comparison",
+        "PUBLISHED": "diagnosis",
         "Diagnosis": "diagnosis",
         "diagnose": "diagnosis",
         "find_clean": "diagnosis",
@@ -35,5 +36,16 @@ __getattr__ = lazy_attributes(
     },
 )
 
-__all__ = ["Anatomy", "Diagnosis", "Pruning", "Repair", "Trial", "compare", "diagnose", "dissect", "find_clean"]
+__all__ = [
+    "PUBLISHED",
+    "Anatomy",
+    "Diagnosis",
+    "Pruning",
+    "Repair",
+    "Trial",
+    "compare",
+    "diagnose",
+    "dissect",
+    "find_clean",
+]
 __all__ += ["mend", "repair", "train_anew"]

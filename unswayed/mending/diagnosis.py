@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -22,6 +22,14 @@ from unswayed.stats.attribution import attribution, label_attribution, sensitivi
 
 Evidence = Literal["label", "prediction", "loss"]
 EVIDENCE = ("label", "prediction", "loss")
+PUBLISHED: dict[str, Any] = {  # settings of `diagnose` as we read the paper
+    "evidence": "prediction",
+    "log": False,
+    "by_class": False,
+    "dimensions": 10**6,
+    "covariance": "diag",
+    "scaled": False,
+}
 SMALLEST_GROUP = 20  # rows of a class that a mixture of its own needs
 SMALLEST_SHARE = 0.1  # of every class's rows stay in the clean part, come what may
 
@@ -72,7 +80,9 @@ def diagnose(
     scaled      rank neurons by |coefficient| times the neuron's standard deviation; False: by |coefficient|, as
                 published, which favours neurons that hardly ever speak. Our choice: scaled, because pruning a neuron
                 that says nothing changes nothing.
-    The membership that the neurons are fitted to is one number a row: whether it is in the noisy part.
+    The membership that the neurons are fitted to is one number a row: whether it is in the noisy part. `PUBLISHED` has
+    the settings of the paper as we read it: the attribution, one mixture over all rows and all neurons, diagonal
+    because hundreds of dimensions have no other, nothing logarithmic, neurons by |coefficient|.
     """
     if evidence not in EVIDENCE:
         raise UnswayedError(f"evidence is one of {', '.join(EVIDENCE)}", got=repr(evidence))
