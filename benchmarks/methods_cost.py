@@ -50,7 +50,7 @@ from unswayed.stats.mixtures import beta_mixture, gaussian_mixture
 from unswayed.stats.neighbours import neighbours
 from unswayed.writing import write_json
 
-SHAPE, CLASSES, BATCH, EPOCHS, NOISE = (3, 32, 32), 10, 128, 3, 0.4
+SHAPE, CLASSES, BATCH, EPOCHS, NOISE = (3, 32, 32), 10, 128, 2, 0.4
 GOALS = {"ido": 2.2, "co-teaching": 2.1, "dividemix": 5.0}
 BY_NEIGHBOURS = ("ssr", "knn")
 NOTED = {  # what notes something for each sample within a step, beside `observe`
@@ -82,7 +82,7 @@ class Run:
         return sum((torch.stack(self.passes[name]).mean(0) for name in self.turns), torch.zeros(3))
 
 
-def run(name: str, data: Data, epochs: int = EPOCHS) -> Run:
+def run(name: str, data: Data) -> Run:
     """Train on the pictures and watch the clock."""
     views = {view: augmentation("image", SHAPE, view) for view in ("weak", "strong")}
 
@@ -100,9 +100,9 @@ def run(name: str, data: Data, epochs: int = EPOCHS) -> Run:
         found.passes[stage].append((marks[-1][1] - marks[-2][1]) / epochs)
 
     with hook:
-        fit(method, data, epochs=epochs, batch=BATCH, lr=0.01, augment=views, watch=[lambda record: note(record.stage)])
+        fit(method, data, epochs=EPOCHS, batch=BATCH, lr=0.01, augment=views, watch=[lambda record: note(record.stage)])
     if not found.seconds:  # a bar that is computed and not trained
-        note("all of it", epochs)
+        note("all of it", EPOCHS)
     stages = list(found.seconds)
     found.turns = tuple(stages[-2:]) if isinstance(method, CoDivided) else (stages[-1],)
     return found
@@ -157,7 +157,7 @@ def time_epochs(names: list[str], rows: int, rounds: int) -> dict[str, Any]:
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else names[::-1]:
             one = run(name, data)
-            plains.append(run("plain", data, 2).epoch())
+            plains.append(run("plain", data).epoch())
             ratios[name].append(((plains[-2] + plains[-1]) / 2, one))
             print(f"round {turn + 1}: {name} {one.epoch() / ratios[name][-1][0]:.2f}", flush=True)
     steps = -(-rows // BATCH)
@@ -314,9 +314,9 @@ def main() -> None:
         kept = time_bookkeeping(name, size)
         kept = {"rows": size, **kept, "percent": 100 * sum(kept.values()) / (plain * size / many)}
         found["methods"][name]["bookkeeping"] = kept
+        if options.out:
+            write_json(options.out, found)
     show(found)
-    if options.out:
-        write_json(options.out, found)
 
 
 if __name__ == "__main__":
