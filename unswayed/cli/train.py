@@ -103,6 +103,14 @@ def train(
         str | None,
         typer.Option(help="Frozen sentence encoder for texts, by name or folder.", rich_help_panel=INPUT),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File of ready-made features [N, d] to train on in place of the rows of DATA (.npy, .npz, "
+            ".safetensors, or a table of numbers); once more for the test rows.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a damaged image or sound.", rich_help_panel=INPUT)
     ] = False,
@@ -220,7 +228,8 @@ def train(
     if kind not in (None, "image", "audio", "text", "table"):
         raise UnswayedError("--kind is image, audio, text or table", got=repr(kind))
     common: dict[str, Any] = {
-        "data": data, "reader": reader, "encoder": encoder, "noise": noise, "rate": rate or 0.0,
+        "data": data, "reader": reader, "encoder": encoder, "features": features or (), "noise": noise,
+        "rate": rate or 0.0,
         "noise_settings": _noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
         "limit": limit, "hold_out": hold_out, "epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "optimizer": optimizer, "clip": clip, "flip": flip, "device": device, "precision": precision,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unswayed.data.dataset import Split as Split
     from unswayed.data.entry import from_arrays as from_arrays
     from unswayed.data.entry import read as read
+    from unswayed.data.features import with_features as with_features
     from unswayed.data.raw import Found as Found
     from unswayed.data.raw import Raw as Raw
     from unswayed.data.show import preview as preview
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "read": "entry",
     "from_arrays": "entry",
+    "with_features": "features",
     "preview": "show",
     "Dataset": "dataset",
     "Split": "dataset",

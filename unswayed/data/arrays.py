@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from unswayed.data.raw import Cells, Found, Raw, is_text, stamp
 from unswayed.data.store import content_key
@@ -25,7 +27,7 @@ _SPLIT_WORDS = {
 }
 _LABEL_FILES = ("y", "labels", "label", "targets", "given")
 _DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
-_INPUT_WORDS = ("x", "images", "features", "data", "inputs")
+INPUT_WORDS = ("x", "images", "features", "data", "inputs")
 
 Array = np.ndarray | torch.Tensor | Sequence[Any]
 """What `from_arrays` takes as a column: an array, a tensor, or a list of numbers, texts or encoded bytes."""
@@ -44,8 +46,24 @@ def read_npz(file: Path) -> Found:
     return Found(file.stem, {name: Raw(columns, f"{file} ({name})", {}, mark) for name, columns in splits.items()})
 
 
-def read_npy(file: Path, label: str | None) -> tuple[Found, str]:
-    """An .npy file of features and one of labels: `label`, or the neighbour by name (y_train beside x_train)."""
+def read_safetensors(file: Path) -> Found:
+    """A .safetensors file of tensors, called like the arrays of an .npz file."""
+    splits: dict[str, dict[str, Cells]] = {}
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UnswayedError(f"a safetensors file, {file}", got=error, do="save it anew") from error
+    for name, tensor in tensors.items():
+        split, column = _parts(name)
+        splits.setdefault(split, {})[column] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return Found(file.stem, {name: Raw(cells, f"{file} ({name})", {}, stamp([file])) for name, cells in splits.items()})
+
+
+def read_npy(file: Path, label: str | None, truth: str | None = None) -> tuple[Found, str]:
+    """An .npy file of features and one of labels: `label`, or the neighbour by name (y_train beside x_train).
+
+    `truth` may be a third one, of true labels.
+    """
     if label is not None and not label.casefold().endswith(".npy"):
         raise UnswayedError(f"a .npy file of labels for {file}", got=label, do="save the labels with numpy.save")
     found = Path(label) if label is not None else _neighbour(file)
@@ -57,8 +75,12 @@ def read_npy(file: Path, label: str | None) -> tuple[Found, str]:
             f"a file of labels beside {file} ({names})", got=found or "none", do="name it: label=FILE.npy (--label)"
         )
     column = _parts(file.stem)[1]
-    column = column if column.casefold() in _INPUT_WORDS else "x"
-    raw = Raw({column: _load(file), "y": _load(found)}, str(file), {}, stamp([file, found]))
+    column = column if column.casefold() in INPUT_WORDS else "x"
+    columns, mark = {column: load(file), "y": load(found)}, [file, found]
+    if truth is not None:
+        mark.append(Path(truth) if Path(truth).exists() else file.parent / truth)
+        columns["truth"] = load(mark[-1])
+    raw = Raw(columns, str(file), {}, stamp(mark))
     return Found(file.stem, {_parts(file.stem)[0]: raw}), "y"
 
 
@@ -67,7 +89,7 @@ def read_npy_folder(folder: Path) -> Found:
     splits: dict[str, dict[str, Cells]] = {}
     for file in sorted(folder.glob("*.npy")):
         split, column = _parts(file.stem)
-        splits.setdefault(split, {})[column] = _load(file)
+        splits.setdefault(split, {})[column] = load(file)
     mark = stamp(sorted(folder.glob("*.npy")))
     return Found(folder.name, {name: Raw(columns, f"{folder} ({name})", {}, mark) for name, columns in splits.items()})
 
@@ -115,7 +137,8 @@ def _array(arrays: Any, name: str, file: Path) -> np.ndarray:
         raise _unreadable(f"{file} ({name})", error) from error
 
 
-def _load(file: Path) -> np.ndarray:
+def load(file: Path) -> np.ndarray:
+    """The array of an .npy file, mapped into memory; Python objects raise."""
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
         return array
@@ -143,7 +166,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _neighbour(file: Path) -> Path | None:
     """The label file that belongs to a feature file by name: y_train.npy to X_train.npy."""
-    for word in _INPUT_WORDS:
+    for word in INPUT_WORDS:
         for label in _LABEL_FILES:
             name = re.sub(rf"(?i)(?<![a-z]){word}(?![a-z])", label, file.name)
             if name != file.name and (file.parent / name).exists():

@@ -170,7 +170,7 @@ def _mark(raw: Raw, roles: Roles, cells: Cells) -> str:
 def _split(rows: _Rows, made: Made, roles: Roles) -> Split:
     truth = None if rows.truth is None else _tensor(rows.truth)
     source = _source(rows.raw, roles)
-    return Split(made.column, _tensor(rows.given), truth, _tensor(rows.raw.numbers()), source)
+    return Split(made.column, _tensor(rows.given), truth, _tensor(rows.raw.numbers()), source, rows.raw.count())
 
 
 def _source(raw: Raw, roles: Roles) -> Sequence[object] | None:

@@ -30,6 +30,7 @@ class Split:
     truth: Tensor | None  # [N] int64, -1 where unknown: for scoring only
     rows: Tensor  # [N] int64: the row's number in the user's source, which readers may have thinned
     source: Sequence[object] | None = None  # [N] what a person would look at: text, encoded sound, dict of a table row
+    count: int | None = None  # rows of the source, where the reader left some out
 
     def __len__(self) -> int:
         return len(self.x)
@@ -38,7 +39,12 @@ class Split:
         """The rows `at`, in that order; the contents of `x` are not copied."""
         source = None if self.source is None else Chosen(self.source, at)
         truth = None if self.truth is None else self.truth[at]
-        return Split(self.x.take(at), self.given[at], truth, self.rows[at], source)
+        return Split(self.x.take(at), self.given[at], truth, self.rows[at], source, self.whole)
+
+    @property
+    def whole(self) -> int:
+        """How many rows the source has, with those that were left out."""
+        return len(self) if self.count is None else self.count
 
 
 class Chosen(Sequence[object]):

@@ -56,7 +56,8 @@ def read(
     ('table', ('class_0', 'class_1', 'class_2'), 178)
     """
     job = Job(cache_folder(cache), memory_budget() if memory is None else memory, strict, progress or silent)
-    found, label = _open(source, root, label, job)
+    found, label = _open(source, root, label, job, truth)
+    truth = "truth" if truth is not None and truth.casefold().endswith(".npy") else truth
     train, tested, notes = _choose_splits(found, source, test, split, job)
     aside = (*extra, *((split,) if split in train.columns else ()))
     roles = find_roles(
@@ -104,8 +105,10 @@ def from_arrays(
     return build(name, train, tested, roles, Settings(size, missing, features or {}, ()), (), job)
 
 
-def _open(source: str | Path, root: str | Path | None, label: str | None, job: Job) -> tuple[Found, str | None]:
-    """What the source holds, and the label column (a label given as a file becomes a column)."""
+def _open(
+    source: str | Path, root: str | Path | None, label: str | None, job: Job, truth: str | None = None
+) -> tuple[Found, str | None]:
+    """What the source holds, and the label column (labels given as files become the columns y and truth)."""
     name, _, folder = str(source).partition(":")
     if name in sources and isinstance(source, str):
         place = folder or root
@@ -128,7 +131,7 @@ def _open(source: str | Path, root: str | Path | None, label: str | None, job: J
     if end == ".npz":
         return arrays.read_npz(path), label
     if end == ".npy":
-        return arrays.read_npy(path, label)
+        return arrays.read_npy(path, label, truth)
     if end not in files.TABLES:
         expected = f"a file that ends in {', '.join((*files.TABLES, '.npz', '.npy'))}"
         raise UnswayedError(expected, got=str(path), do="convert it, or name its folder")
@@ -146,7 +149,9 @@ def _sibling(file: Path) -> Path | None:
     if not file.is_file() or files.split_of(file.stem) != "train":
         return None
     stem = re.sub(r"(?i)(?<![a-z])(training|train|trn)(?![a-z])", "test", file.stem)
-    others = [path for path in _neighbours(file) if path.stem == stem and path.suffix.casefold() in files.TABLES]
+    others = [
+        path for path in _neighbours(file) if path.stem == stem and path.suffix.casefold() in (*files.TABLES, ".npy")
+    ]
     return min(others, key=lambda path: path.suffix != file.suffix, default=None)
 
 

@@ -36,6 +36,7 @@ class Raw:
     stamp: str = ""  # differs whenever the content may differ; empty: do not cache what is made of it
     folder: Path | None = None  # file names in the columns are relative to it
     at: np.ndarray | None = None  # [N] the rows' numbers in the source, where some were left out
+    whole: int | None = None  # and how many rows the source has then
 
     def __post_init__(self) -> None:
         lengths = {name: len(cells) for name, cells in self.columns.items()}
@@ -56,9 +57,12 @@ class Raw:
 
     def choose(self, at: np.ndarray) -> Raw:
         """The rows numbered `at`, in that order."""
-        return replace(
-            self, columns={name: choose(cells, at) for name, cells in self.columns.items()}, at=self.numbers()[at]
-        )
+        columns = {name: choose(cells, at) for name, cells in self.columns.items()}
+        return replace(self, columns=columns, at=self.numbers()[at], whole=self.count())
+
+    def count(self) -> int:
+        """How many rows the source has, with those that were left out."""
+        return len(self) if self.whole is None else self.whole
 
     def numbers(self) -> np.ndarray:
         """The rows' numbers in the source: [N] int64."""

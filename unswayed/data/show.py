@@ -27,6 +27,8 @@ def preview(dataset: Dataset, split: Literal["train", "test"], i: int) -> Previe
     if rows.source is None:
         return Preview("text/plain", b"")
     item = rows.source[i]
+    if isinstance(item, Preview):
+        return item
     if dataset.kind == "audio":
         return Preview(*to_playable(item))
     text = "\n".join(f"{name}: {value}" for name, value in item.items()) if isinstance(item, dict) else str(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,7 +27,8 @@ class Config:
     arm: str = "plain"
     seed: int = 0
     reader: dict[str, Any] = field(default_factory=dict)  # arguments of data.read: input, label, truth, test, ...
-    encoder: str | None = None  # a frozen sentence encoder for texts, by name or folder
+    encoder: str | None = None  # a frozen encoder: "patches", or a sentence encoder by name or folder
+    features: Sequence[str] = ()  # files of ready-made features in place of the rows: one, or of train and of test rows
     noise: str | None = None
     rate: float = 0.0
     noise_settings: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +60,8 @@ class Config:
         ):
             if not good or (isinstance(value, float) and math.isnan(value)):
                 raise UnswayedError(f"{name} is {wanted}", got=value)
+        if self.features and self.encoder is not None:
+            raise UnswayedError("either features or an encoder", got="both", do="leave one out")
         if self.rate > 0 and self.noise is None:
             raise UnswayedError("a noise model for --rate", got="none", do="for example --noise symmetric")
 
@@ -74,8 +78,8 @@ class Config:
         return loss in PUBLISHED and losses.published(loss, classes=10).get("weight_decay") == 0
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as plain data; `analyse` only where it is on, for runs without it are as ever they were."""
-        return {name: value for name, value in asdict(self).items() if name != "analyse" or value}
+        """The configuration as plain data; `analyse` and `features` only where given: without, runs are as ever."""
+        return {name: value for name, value in asdict(self).items() if name not in ("analyse", "features") or value}
 
 
 # Our choice, from short runs: texts and tables are learned by heart within a few epochs, so few it is.

@@ -40,8 +40,10 @@ class Task:
 
 
 def read_data(config: Config, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
-    """The data set that a configuration names, read and, if it says so, encoded."""
+    """The data set that a configuration names, read and, if it says so, encoded or given other rows."""
     dataset = readers.read(config.data, progress=progress, **config.reader)
+    if config.features:
+        return readers.with_features(dataset, tuple(config.features), cache=config.reader.get("cache"))
     if config.encoder is None:
         return dataset
     return encode_texts(dataset, config.encoder, cache=config.reader.get("cache"), progress=progress)

@@ -22,7 +22,7 @@ SHARES = (
 )
 NUMBERS = ("gradient_cosine", "gradient_error")
 # What of a configuration, beside the data's name and the noise, decides which rows are learned and tested.
-TASK = ("encoder", "limit", "imbalance", "trusted", "hold_out", "noise_settings", "reader")
+TASK = ("encoder", "features", "limit", "imbalance", "trusted", "hold_out", "noise_settings", "reader")
 
 
 @dataclass(frozen=True)
