@@ -19,7 +19,7 @@ from unswayed.methods.lccn import LCCNDivideMix
 from unswayed.methods.mixup import MixUp
 from unswayed.methods.pes import PES, class_weights, late_layers
 from unswayed.methods.promix import ProMix, choose
-from unswayed.methods.semi import mixmatch, reads_ngrams, row_losses
+from unswayed.methods.semi import mixmatch, reads_ngrams, row_losses, shown
 from unswayed.methods.unicon import UNICON, kept_share
 from unswayed.stats.contrast import contrastive_loss
 from unswayed.stats.semi import jensen_shannon, keep_both
@@ -167,6 +167,21 @@ def test_dividemix_weight_rises_after_the_warm_up() -> None:
     assert [short.loss.args[1](p / 10) for p in (2, 4, 6)] == pytest.approx([0, 0.5, 1])  # 2 of 6 epochs
 
 
+def test_dividemix_epochs_show_both_parts_together_the_labelled_or_all() -> None:
+    long, short = Data.of(torch.arange(8.0)[:, None], torch.zeros(8, dtype=torch.long)), Data.of(X[:2], Y[:2])
+    wanted = {"together": ([5, 2], [2, 5]), "labelled": ([8, 2], [2, 2]), "all": ([8, 2], [2, 8])}
+    for epoch, (first, second) in wanted.items():
+        assert [len(part) for part in shown(long, short, epoch)] == first  # type: ignore[arg-type]
+        assert [len(part) for part in shown(short, long, epoch)] == second  # type: ignore[arg-type]
+    part, _ = shown(long, short, "together")
+    assert len(set(part.index.tolist())) == 5
+    data, _, _ = contract.toy(200)
+    method: Any = contract.make(DivideMix, 200)
+    _, first_turn = method.plan(3)[:2]
+    labelled, unlabelled = first_turn.data(data)
+    assert max(len(labelled), len(unlabelled)) == 100
+
+
 def test_dividemix_looks_once_at_views_that_are_one() -> None:
     method, passes = small(DivideMix), []
     for net in method.both():
@@ -216,6 +231,7 @@ def test_settings_out_of_range_are_told() -> None:
         {"consistency": "max"},
         {"warmup": 0},
         {"ensemble": "all"},
+        {"epoch": "one"},
     ):
         with pytest.raises(UnswayedError):
             small(DivideMix, **settings)
@@ -380,6 +396,7 @@ def test_pes_learns_from_what_it_agrees_with() -> None:
     data = Data.of(torch.tensor([[2.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 0, 0, 1]))
     confident, others = method.split(data)
     assert (confident.index.tolist(), others.index.tolist()) == ([0, 2], [1, 3])
+    assert [len(part) for part in shown(data, others, "together")] == [3, 2]
     assert method.class_weight.tolist() == [1.0, 0.0]
     weighted = batch_of(X, weight=torch.tensor([1.0, 3.0, 0.0, 0.0]))
     expected = (cross_entropy(method.net(X[:1]), Y[:1]) + 3 * cross_entropy(method.net(X[1:2]), Y[1:2])) / 4

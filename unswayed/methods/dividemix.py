@@ -39,11 +39,13 @@ class DivideMix(CoDivided):
     of two networks have no common scale; "first" is the first network alone. For 90 % wrong labels the authors average
     losses over 5 epochs; not here, since the rate is unknown.
 
-    Our choices: an epoch shows the longer part once and repeats the shorter (the code: labelled rows once), so that
-    no row is left out; a part that would be (nearly) empty is filled up from the doubtful rows of the other. A network
-    looks at both views of both parts in one pass (the code: four, each with batch-norm statistics of its own). Views of
-    tables and features are alike unless they are augmented; then each row is looked at once, and co-guessing averages
-    over the networks only. Texts as n-grams are mixed exactly, as the sparse vectors that they are.
+    Our choices: an epoch shows a network as many rows as there are, half of them labelled, half not, drawn anew each
+    time (`epoch="together"`), so that it costs the same however the rows are split, and is not over at once where few
+    are trusted; "labelled", the code's, shows labelled rows once, and "all" the longer part. A part that would be
+    (nearly) empty is filled up from the doubtful rows of the other. A network looks at both views of both parts in one
+    pass (the code: four, each with batch-norm statistics of its own). Views of tables and features are alike unless
+    they are augmented; then each row is looked at once, and co-guessing averages over the networks only. Texts as
+    n-grams are mixed exactly, as the sparse vectors that they are.
     """
 
     # 25 is for symmetric noise of 10 classes; with the contract's pair noise one class may swallow another.

@@ -13,7 +13,7 @@ from unswayed.errors import UnswayedError
 from unswayed.losses import cross_entropy
 from unswayed.losses.base import number
 from unswayed.method import Batch, Data, Info, MakeNet, Method, Stage
-from unswayed.methods.semi import body_of, head_of, mixmatch, reads_ngrams, row_probabilities, warm_up_epochs
+from unswayed.methods.semi import body_of, head_of, mixmatch, reads_ngrams, row_probabilities, shown, warm_up_epochs
 from unswayed.stats.semi import co_guess, keep_both, ramp_up, soft_labels
 from unswayed.stats.snapshot import Snapshot
 
@@ -154,11 +154,11 @@ class PES(Method):
         return data.replace(weight=weight[y]).rows(chosen)
 
     def split(self, data: Data) -> tuple[Data, Data]:
-        """Confident rows and the others."""
+        """Confident rows and the others, as many as there are rows, one half of each, as in the authors' program."""
         chosen = self._judge(data)
         weight = class_weights(data.y[chosen], self.classes).clamp_max(self.largest_weight)
         self.class_weight.copy_(weight)
-        return data.rows(chosen), data.rows(~chosen)
+        return shown(data.rows(chosen), data.rows(~chosen), "together")
 
     def _judge(self, data: Data) -> Tensor:
         p = row_probabilities(self.net, data)

@@ -21,6 +21,7 @@ from unswayed.stats.semi import co_guess, co_refine, consistency, mixup, negativ
 
 Consistency = Literal["mean", "sum"]
 Ensemble = Literal["probabilities", "logits", "first"]
+Epoch = Literal["together", "labelled", "all"]
 
 
 def reads_ngrams(net: nn.Module) -> bool:
@@ -139,16 +140,19 @@ class CoDivided(Method):
         ramp: int = 16,
         consistency: Consistency = "mean",
         ensemble: Ensemble = "probabilities",
+        epoch: Epoch = "together",
     ) -> None:
         if consistency not in get_args(Consistency):
             raise UnswayedError("consistency is 'mean' or 'sum'", got=repr(consistency))
         if ensemble not in get_args(Ensemble):
             raise UnswayedError(f"ensemble is one of {', '.join(get_args(Ensemble))}", got=repr(ensemble))
+        if epoch not in get_args(Epoch):
+            raise UnswayedError(f"epoch is one of {', '.join(get_args(Epoch))}", got=repr(epoch))
         super().__init__(make_net, info)
         self.peer, self.classes, self.ngrams = make_net(), info.classes, reads_ngrams(self.net)
         self.warmup, self.confidence_penalty = int(number("warmup", warmup, least=1)), confidence_penalty
         self.temperature, self.alpha = number("temperature", temperature, above=0), number("alpha", alpha, least=0)
-        self.ramp, self.ensemble = number("ramp", ramp, least=0), ensemble
+        self.ramp, self.ensemble, self.epoch = number("ramp", ramp, least=0), ensemble, epoch
         self.lambda_u = number("lambda_u", lambda_u, least=0) * (info.classes if consistency == "sum" else 1)
         # The probability that a label is right, as each network judged it last; -1: not judged yet.
         register_rows(self, "clean", torch.full((info.samples, 2), -1.0))
@@ -170,7 +174,7 @@ class CoDivided(Method):
                 f"network {turn + 1}",
                 1,
                 partial(self.learn, turn, weight),
-                partial(self.divide, turn),
+                partial(self.parts, turn),
                 train=self.learner(turn),
                 views=self.views,
             )
@@ -196,6 +200,10 @@ class CoDivided(Method):
     def both(self) -> tuple[nn.Module, nn.Module]:
         """The two networks."""
         return self.net, self.peer
+
+    def parts(self, turn: int, data: Data) -> tuple[Data, Data]:
+        """What an epoch shows of labelled and of unlabelled rows."""
+        return shown(*self.divide(turn, data), self.epoch)
 
     def divide(self, turn: int, data: Data) -> tuple[Data, Data]:
         """Labelled rows, weighted by the probability that their label is right, and unlabelled rows."""
@@ -236,6 +244,20 @@ class CoDivided(Method):
         """One minus the networks' mean probability that the label is right, as judged last, [N]."""
         judged = bool((self.clean >= 0).all())
         return 1 - self.clean.mean(1) if judged else super().suspicion()
+
+
+def shown(labelled: Data, unlabelled: Data, epoch: Epoch) -> tuple[Data, Data]:
+    """As much of both parts as an epoch is to show, drawn anew each time; the shorter one then goes round.
+
+    "together": as many rows as there are, one half of each part; "labelled": each labelled row once; "all": each row of
+    the longer part once.
+    """
+    sizes = len(labelled), len(unlabelled)
+    most = {"together": -(-sum(sizes) // 2), "labelled": sizes[0], "all": max(sizes)}[epoch]
+    first, second = (
+        part if len(part) <= most else part.rows(torch.randperm(len(part))[:most]) for part in (labelled, unlabelled)
+    )
+    return first, second
 
 
 def distinct(views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

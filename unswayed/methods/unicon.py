@@ -39,8 +39,8 @@ class UNICON(CoDivided):
     where d < .5 and by 1 - d elsewhere.
 
     Our choices: both networks judge in evaluation mode (in the code the one that has just learnt still is in training
-    mode when the other's rows are chosen). Parts have batches of one size, and the longer is shown once (the code:
-    labelled rows once, beside 1 / (2 R) as many unlabelled ones). Where a part would be (nearly) empty it is filled
+    mode when the other's rows are chosen). Parts have batches of one size, as in DivideMix (the code: labelled rows
+    once, beside 1 / (2 R) as many unlabelled ones). Where a part would be (nearly) empty it is filled
     from the other; a class with fewer rows than its share gives all. Strong views of tables and features are what the
     augmentation makes of them; without one, the views of a row agree and the contrastive loss only pushes rows apart.
     """
