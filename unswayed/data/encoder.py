@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from unswayed.data.columns import TensorColumn
+from unswayed.data.columns import Column
 from unswayed.data.dataset import Dataset
+from unswayed.data.features import with_rows
+from unswayed.data.patches import patch_features
 from unswayed.data.store import cache_folder, content_key
 from unswayed.errors import UnswayedError
 from unswayed.writing import replacing
@@ -73,44 +75,105 @@ def load_sentence_encoder(name: str) -> Encoder:
     return lambda texts: model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
 
 
-def encode_texts(
+def encode_data(
     dataset: Dataset,
-    encoder: str,
+    encoder: str | Encoder,
     *,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
-    """The same data set with the features of a frozen sentence encoder as its rows, scaled to mean 0 and deviation 1.
+    """The same data set with the features of a frozen encoder as its rows, scaled to mean 0 and deviation 1.
 
-    The features are kept in the cache folder, because encoding takes long and depends on the texts alone; mean and
-    deviation are those of the training rows. The names of the classes are encoded and scaled alike, for methods that
-    ask how well a text and the name of its class agree. Raises for a data set of another kind than text.
+    `encoder` is "patches" (pictures and sounds: k-means on patches, without any download, see `patch_features`), the
+    name or folder of a sentence-transformers model (texts, and pictures where the model takes them), or anything that
+    maps a batch of texts, or of stored rows [B, ...], to [B, d]. Mean and deviation are those of the training rows.
+    Features of a named encoder are kept in the cache folder, because encoding takes long and depends on the rows alone.
+    Where it encodes texts, the names of the classes are encoded and scaled alike, for methods that ask how well a text
+    and the name of its class agree.
     """
-    if dataset.kind != "text":
-        do = "leave out --encoder, or name the column of the texts with --input"
-        raise UnswayedError("texts for a sentence encoder", got=f"rows of kind {dataset.kind}", do=do)
-    parts = [part for part in (dataset.train, dataset.test) if part is not None]
-    texts = [dataset.classes, *(part.source or () for part in parts)]
-    names, *features = [_encoded(part, encoder, cache, progress) for part in texts]
-    std, mean = torch.std_mean(features[0], 0)
-    # An encoder may leave features all but constant: stretched to deviation 1 they would be nothing but rounding.
-    names, *scaled = [(part - mean) * (std > 1e-6) / std.clamp_min(1e-6) for part in (names, *features)]
-    train = replace(dataset.train, x=TensorColumn(scaled[0]))
-    test = None if dataset.test is None else replace(dataset.test, x=TensorColumn(scaled[1]))
-    note = f"texts encoded by {encoder} into {features[0].shape[1]} features"
-    return replace(dataset, kind="table", train=train, test=test, notes=(*dataset.notes, note), names=names)
+    known, names = [part for part in (dataset.train, dataset.test) if part is not None], None
+    if encoder == "patches":
+        features, what = _patch_features(dataset, cache, progress), "rows"
+    elif not isinstance(encoder, str):
+        tell = None if progress is None else lambda done, total: progress("encoding rows", done, total)
+        rows = [part.source or () if dataset.kind == "text" else Stored(part.x) for part in known]
+        features, what = [encode(part, encoder, progress=tell) for part in rows], "rows"
+    elif dataset.kind in ("text", "image"):
+        what = "texts" if dataset.kind == "text" else "pictures"
+        seen = [part.source or () if dataset.kind == "text" else Pictures(part.x) for part in known]
+        marks = [
+            list(rows) if dataset.kind == "text" else _mark(part.x) for rows, part in zip(seen, known, strict=True)
+        ]
+        features = [
+            _encoded(rows, mark, encoder, what, cache, progress) for rows, mark in zip(seen, marks, strict=True)
+        ]
+        if dataset.kind == "text":
+            names = _encoded(dataset.classes, list(dataset.classes), encoder, "names of classes", cache, progress)
+    else:
+        do = "leave out --encoder, use --encoder patches for sounds, or name the column of the texts with --input"
+        raise UnswayedError("texts or pictures for a named encoder", got=f"rows of kind {dataset.kind}", do=do)
+    name = encoder if isinstance(encoder, str) else getattr(encoder, "__name__", type(encoder).__name__)
+    return with_rows(dataset, features, f"{what} encoded by {name} into {features[0].shape[1]} features", names=names)
+
+
+encode_texts = encode_data  # its name while it was for texts alone
+
+
+class Stored(Sequence[Tensor]):
+    """The stored rows of a column, one by one."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.column.rows(torch.tensor([i]))[0]
+
+
+class Pictures(Stored):
+    """The same as pictures of Pillow, in colour, as models for pictures take them."""
+
+    def __getitem__(self, i: Any) -> Any:
+        pixels = super().__getitem__(i)
+        return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy())
+
+
+def _patch_features(dataset: Dataset, cache: str | Path | None, progress: Any) -> list[Tensor]:
+    if dataset.kind not in ("image", "audio"):
+        do = "name a sentence encoder" if dataset.kind == "text" else "leave out --encoder: a table needs none"
+        raise UnswayedError("pictures or sounds for --encoder patches", got=f"{dataset.kind} rows", do=do)
+    parts = [part.x for part in (dataset.train, dataset.test) if part is not None]
+    folder, key = cache_folder(cache) / "encoded", content_key("patches", 1, *map(_mark, parts))
+    places = [folder / f"{key}-{number}.npy" for number in range(len(parts))]
+    if not all(place.exists() for place in places):
+        tell = None if progress is None else lambda done, total: progress("encoding patches", done, total)
+        for place, features in zip(places, patch_features(*parts, tell=tell), strict=False):
+            if features is not None:
+                _keep(features, place)
+    return [torch.from_numpy(np.load(place, allow_pickle=False)) for place in places]
+
+
+def _mark(column: Column) -> str:
+    """A fingerprint of all rows."""
+    parts = torch.split(torch.arange(len(column)), 1000)
+    return content_key(column.shape, *(content_key(column.rows(at).cpu().numpy()) for at in parts))
 
 
 def _encoded(
-    texts: Sequence[Any], encoder: str, cache: Path | None, progress: Callable[[str, int, int], None] | None
+    rows: Sequence[Any], mark: object, encoder: str, what: str, cache: str | Path | None, progress: Any
 ) -> Tensor:
-    file = cache_folder(cache) / "encoded" / f"{content_key(encoder, list(texts))}.npy"
+    file = cache_folder(cache) / "encoded" / f"{content_key(encoder, mark)}.npy"
     if not file.exists():
-        tell = None if progress is None else lambda done, total: progress("encoding texts", done, total)
-        features = encode(texts, encoder, progress=tell).numpy()
-        with replacing(file) as opened:
-            np.save(opened, features, allow_pickle=False)
+        tell = None if progress is None else lambda done, total: progress(f"encoding {what}", done, total)
+        _keep(encode(rows, encoder, progress=tell), file)
     return torch.from_numpy(np.load(file, allow_pickle=False))
+
+
+def _keep(features: Tensor, file: Path) -> None:
+    with replacing(file) as opened:
+        np.save(opened, features.numpy(), allow_pickle=False)
 
 
 @contextmanager
@@ -137,6 +200,8 @@ def _by_length(rows: Sequence[Any] | Tensor) -> Tensor:
 
 def _pick(rows: Sequence[Any] | Tensor, at: Tensor, run: Encoder) -> Any:
     """The rows numbered `at`; tensors go to where a module has its parameters."""
+    if isinstance(rows, Stored) and not isinstance(rows, Pictures):
+        rows, at = rows.column.rows(at), torch.arange(len(at))
     if not isinstance(rows, Tensor):
         return [rows[i] for i in at.tolist()]
     part = rows[at.to(rows.device)]

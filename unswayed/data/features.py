@@ -57,15 +57,19 @@ def with_features(dataset: Dataset, features: Features, *, cache: str | Path | N
     return with_rows(dataset, chosen, f"features [{chosen[0].shape[1]}] given as rows")
 
 
-def with_rows(dataset: Dataset, parts: Sequence[Tensor], note: str) -> Dataset:
-    """A table of the features [N, d] of the training and, if there is one, the test part, scaled by the former."""
+def with_rows(dataset: Dataset, parts: Sequence[Tensor], note: str, *, names: Tensor | None = None) -> Dataset:
+    """A table of the features [N, d] of the training and, if there is one, the test part, scaled by the former.
+
+    `names` [K, d] are those of the names of the classes, scaled alike.
+    """
     std, mean = torch.std_mean(parts[0], 0, correction=1 if len(parts[0]) > 1 else 0)
     # An encoder may leave features all but constant: stretched to deviation 1 they would be nothing but rounding.
     factor = (std > 1e-6) / std.clamp_min(1e-6)
     columns = [TensorColumn((part - mean) * factor) for part in parts]
+    names = None if names is None else (names - mean) * factor
     train = replace(dataset.train, x=columns[0], source=_seen(dataset, "train"))
     test = None if dataset.test is None else replace(dataset.test, x=columns[1], source=_seen(dataset, "test"))
-    return replace(dataset, kind="table", train=train, test=test, notes=(*dataset.notes, note))
+    return replace(dataset, kind="table", train=train, test=test, notes=(*dataset.notes, note), names=names)
 
 
 class Previews(Sequence[object]):

@@ -13,7 +13,7 @@ from unswayed import data as readers
 from unswayed import noise
 from unswayed.batches import seed_of
 from unswayed.data.dataset import Dataset, Split
-from unswayed.data.encoder import encode_texts
+from unswayed.data.encoder import encode_data
 from unswayed.errors import UnswayedError
 from unswayed.experiment.config import Config
 
@@ -46,7 +46,7 @@ def read_data(config: Config, progress: Callable[[str, int, int], None] | None =
         return readers.with_features(dataset, tuple(config.features), cache=config.reader.get("cache"))
     if config.encoder is None:
         return dataset
-    return encode_texts(dataset, config.encoder, cache=config.reader.get("cache"), progress=progress)
+    return encode_data(dataset, config.encoder, cache=config.reader.get("cache"), progress=progress)
 
 
 def make_task(config: Config, dataset: Dataset) -> Task:
