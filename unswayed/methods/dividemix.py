@@ -31,7 +31,7 @@ class DivideMix(CoDivided):
     - `ramp` 16 of 300 epochs, over which `lambda_u` rises from 0 after the warm-up; at most a third of the epochs here,
       since in their proportion it would last a fraction of an epoch, and a sudden large weight lets a class vanish
     - `confidence_penalty` in the warm-up: the authors use it for asymmetric noise only
-    - SGD .02, weight decay 5e-4, batches of 64 labelled and 64 unlabelled rows
+    - SGD .02, weight decay 5e-4, batches of 64 labelled and 64 unlabelled rows (`--batch 64` here: each part has one)
 
     Where paper and code differ: the squared error of guessed labels is a sum over classes in the paper and a mean in
     the code, for which `lambda_u` is given (`consistency="mean"`, the default; "sum"). The code ends with the sum of
