@@ -57,7 +57,7 @@ NOTED = {  # what notes something for each sample within a step, beside `observe
     "ido": ("_weights", "_note"),
     "elr+": ("_renew",),
     "lccn": ("_move",),
-    "sed": ("_follow_confidence",),
+    "sed": ("_move_confidence",),
     "bilevel": ("_move",),
 }
 
@@ -300,6 +300,8 @@ def main() -> None:
     quick = options.quick
     rows, rounds, many = (256, 1, 2_000) if quick else (options.rows, options.rounds, 50_000)
     names = options.only or list(methods.names())
+    for name in names:
+        methods.get(name)  # so that no import falls into a run
     config = {"net": "cnn-small", "shape": SHAPE, "classes": CLASSES, "batch": BATCH, "epochs": EPOCHS, "seed": 0}
     found: dict[str, Any] = {
         "about": {**describe(), **versions(), **config, "rows": rows, "rounds": rounds, "noise": NOISE},
