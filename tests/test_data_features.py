@@ -220,3 +220,10 @@ def test_the_command_trains_on_features_and_on_arrays_alone(tmp_path: Path) -> N
     assert result["config"]["features"] == [str(tmp_path / "X_train.npy")]
     gallery = json.loads(next((tmp_path / "two").rglob("gallery.json")).read_text())
     assert gallery[0]["mime"] == "text/plain"
+
+
+def test_batches_grow_with_large_tables_alone() -> None:
+    assert Config("wine").training("table", 100_000).batch == 256
+    assert Config("wine", batch=48).training("table", 100_000).batch == 48
+    assert Config("wine").training("table", 5_000) == Config("wine").training("table")
+    assert Config("wine").training("image", 10**6).batch == 128

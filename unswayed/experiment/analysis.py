@@ -48,7 +48,7 @@ class Analysis:
     def __init__(
         self, config: Config, method: Method, task: Task, place: Place, *, folder: Path | None, resume: bool = False
     ) -> None:
-        settings = config.training(task.dataset.kind)
+        settings = config.training(task.dataset.kind, len(task.train))
         self.place, self.size, self.plan = place, settings.batch, method.plan(settings.epochs)
         given, truth = task.train.given, task.train.truth
         self.at = draw_known(given if truth is None else truth, seed_of(config.seed, _DRAW))[

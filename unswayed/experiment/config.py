@@ -65,13 +65,14 @@ class Config:
         if self.rate > 0 and self.noise is None:
             raise UnswayedError("a noise model for --rate", got="none", do="for example --noise symmetric")
 
-    def training(self, kind: Kind) -> Settings:
-        """The loop's settings for data of `kind`."""
+    def training(self, kind: Kind, rows: int = 0) -> Settings:
+        """The loop's settings for data of `kind`, of which there are `rows` to train on."""
         names = ("epochs", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self._loss_has_penalty():  # published with the penalty in place of weight decay
             chosen.setdefault("weight_decay", 0.0)
-        return Settings(**{**DEFAULTS[kind], **chosen, "seed": self.seed})
+        defaults = DEFAULTS[kind] | ({"batch": table_batch(rows)} if kind == "table" else {})
+        return Settings(**{**defaults, **chosen, "seed": self.seed})
 
     def _loss_has_penalty(self) -> bool:
         loss = parse_arm(self.arm).loss
@@ -80,6 +81,22 @@ class Config:
     def as_json(self) -> dict[str, Any]:
         """The configuration as plain data; `analyse` and `features` only where given: without, runs are as ever."""
         return {name: value for name, value in asdict(self).items() if name not in ("analyse", "features") or value}
+
+
+def table_batch(rows: int) -> int:
+    """Rows a step for a table or features of so many rows: 32, doubled until an epoch has at most 400 steps.
+
+    Our choice: a step of a small head costs nearly the same whatever its batch. On 20,000 rows of 512 features with
+    40 % wrong labels, 20 epochs of a linear probe end at 99.7 % with batches of 32, at 100 % with 128 and 512, in a
+    third and a fifth of the time.
+
+    >>> [table_batch(rows) for rows in (150, 12_800, 20_000, 100_000, 10**7)]
+    [32, 32, 64, 256, 1024]
+    """
+    batch = 32
+    while batch < 1024 and rows > 400 * batch:
+        batch *= 2
+    return batch
 
 
 # Our choice, from short runs: texts and tables are learned by heart within a few epochs, so few it is.

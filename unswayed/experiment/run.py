@@ -99,7 +99,8 @@ def build(config: Config, arm: Arm, task: Task) -> Method:
     train, classes, kind = task.train, len(task.dataset.classes), task.dataset.kind
     body_name = arm.body or nets.default_body(kind, train.x.shape)
     stats = nets.measure(train.x, kind)
-    steps = config.training(kind).epochs * -(-len(train) // config.training(kind).batch)
+    training = config.training(kind, len(train))
+    steps = training.epochs * -(-len(train) // training.batch)
     head_settings = _in_steps(arm.settings.get("head", {}), steps)
 
     def make_net() -> nets.Net:
@@ -182,7 +183,7 @@ def train(
     kind, shape, labels = task.dataset.kind, task.train.x.shape, task.test_labels
     flip = {"flip": config.flip} if kind == "image" and config.flip is not None else {}
     augment = {"weak": augmentation(kind, shape, "weak", **flip), "strong": augmentation(kind, shape, "strong", **flip)}
-    settings: Settings = config.training(kind)
+    settings: Settings = config.training(kind, len(task.train))
     test = None if task.test is None else task.test.x.to(place.device)  # once, not every epoch
 
     def evaluate(method: Method, record: Record) -> dict[str, float]:
