@@ -138,3 +138,15 @@ def test_edge_masking_with_the_hugging_face_trainer(tmp_path: Path) -> None:
     assert model.classifier is names["head"]
     assert names["head"].mask.sum(1).tolist() == [4, 4, 4]
     assert int(names["head"].state_dict()["steps"]) == 12
+
+
+def test_frozen_features(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    (code,) = blocks("docs/frozen-features.md")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile(code, "docs/frozen-features.md", "exec"), {})
+    accuracy = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()}
+    assert accuracy.keys() == {"sce identity", "sce edge-masked identity", "logistic-regression", "knn"}
+    assert min(accuracy.values()) > 0.8
