@@ -62,7 +62,7 @@ def spoken_features() -> Dataset:
 
 
 def _settings() -> list[Setting]:
-    frozen = {"limit": 4000, "epochs": 30, "batch": 128, "lr": 0.05}
+    frozen = {"limit": 4000, "epochs": 20, "batch": 128, "lr": 0.05}
     planted = [*(("symmetric", r) for r in (0.2, 0.4, 0.6, 0.8)), ("asymmetric", 0.4), ("instance", 0.4)]
     human = ("aggregate", "random1", "worst")
     return [
