@@ -15,6 +15,7 @@ import argparse
 import fcntl
 import fnmatch
 import json
+import os
 import subprocess
 import sys
 import time
@@ -84,7 +85,8 @@ def read(setting: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
 def add(setting: Setting, cell: dict[str, Any], folder: Path) -> None:
     """Put a cell into its file, a line each, while no other process does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    lock = os.open(folder, os.O_RDONLY)  # the folder is the lock: nothing is left behind
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         cells = sorted([*read(setting.name, folder), cell], key=lambda c: (c["arm"], c["seed"]))
         about = {
@@ -97,6 +99,8 @@ def add(setting: Setting, cell: dict[str, Any], folder: Path) -> None:
         lines = ",\n  ".join(json.dumps(one) for one in cells)
         head = json.dumps(about, indent=1)[:-2]
         write_text(file_of(setting.name, folder), f'{head},\n "cells": [\n  {lines}\n ]\n}}\n')
+    finally:
+        os.close(lock)
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
