@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,23 @@ def time_arm(arm: str, dataset: Dataset, batch: int | None = None) -> dict[str, 
     return {"arm": arm, "seconds": seconds, "steps": steps, "accuracy": summary["test"]["last"]}
 
 
-def time_scikit_learn(dataset: Dataset) -> list[dict[str, Any]]:
+def time_scikit_learn(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The same of scikit-learn: one regression of its default strength, and neighbours of the test rows."""
     x, y, test, labels = (tensor.numpy() for tensor in rows_of(dataset))
-    found = []
     for arm, model in (
         ("scikit-learn LogisticRegression", LogisticRegression(max_iter=200)),
         ("scikit-learn KNeighborsClassifier(50), test rows alone", KNeighborsClassifier(50, metric="cosine")),
     ):
         started = time.process_time()
         right = float((model.fit(x, y).predict(test) == labels).mean())
-        found.append({"arm": arm, "seconds": time.process_time() - started, "steps": None, "accuracy": right})
-    return found
+        yield {"arm": arm, "seconds": time.process_time() - started, "steps": None, "accuracy": right}
+
+
+def measure(dataset: Dataset, arms: Sequence[str], batches: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """One measurement after the other, scikit-learn's first."""
+    yield from time_scikit_learn(dataset)
+    for arm in arms:
+        yield from ({**time_arm(arm, dataset, batch or None), "batch": batch or None} for batch in batches)
 
 
 def main() -> None:
@@ -89,11 +95,10 @@ def main() -> None:
     found = []
     for classes in options.classes:
         dataset = synthetic(options.rows, options.width, classes)
-        measured = time_scikit_learn(dataset)
-        for arm in options.arms:
-            measured += [{**time_arm(arm, dataset, batch or None), "batch": batch or None} for batch in options.batch]
-        for line in measured:
-            found.append({"classes": classes, **line, "ratio": line["seconds"] / measured[0]["seconds"]})
+        first = 0.0
+        for line in measure(dataset, options.arms, options.batch):
+            first = first or line["seconds"]
+            found.append({"classes": classes, **line, "ratio": line["seconds"] / first})
             about = ", ".join(f"{key} {line[key]}" for key in ("batch", "steps") if line.get(key))
             cost = f"{line['seconds']:.2f} s, {found[-1]['ratio']:.2f} x, {line['accuracy']:.4f}"
             print(classes, line["arm"], about, cost, flush=True)
