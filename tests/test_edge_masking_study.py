@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # the study lies beside the package, not in it
+from benchmarks.edge_masking import study as study_of
+from benchmarks.edge_masking import table
+from benchmarks.edge_masking.forms import FORMS
+from benchmarks.edge_masking.settings import FOLDER, SETTINGS
 
-from benchmarks.edge_masking import study as study_of  # noqa: E402
-from benchmarks.edge_masking import table  # noqa: E402
-from benchmarks.edge_masking.forms import FORMS  # noqa: E402
-from benchmarks.edge_masking.settings import FOLDER, SETTINGS  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def study(folder: Path, *words: str) -> str:
