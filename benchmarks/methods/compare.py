@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.methods.settings import SETTINGS, TRUSTED, Setting
+from benchmarks.methods.settings import MLP, PROBE, SETTINGS, TRUSTED, Setting
 from unswayed import methods
 from unswayed.experiment.arms import parse_arm
 from unswayed.experiment.run import build, score, train
@@ -35,16 +35,21 @@ from unswayed.writing import write_text
 
 RESULTS = Path(__file__).parents[2] / "results" / "methods_cpu"
 LOSSES = ("gce", "sce", "nce+rce", "anl-ce", "elr", "label-smoothing")
+PROBES = ("plain", "sce", "osa", "nmtune", "turn")  # methods for features that are good already, and their controls
 MASKED = " edge-masked"
 
 Cell = tuple[str, str, int]  # setting, arm, seed
 
 
 def arms() -> list[str]:
-    """Every method and the robust losses; each with an edge-masked head as well, plain with a random mask too."""
+    """Every method and the robust losses; each with an edge-masked head as well, plain with a random mask too.
+
+    Some come a second time as probes: on the frozen features themselves, for which they were published.
+    """
     apart = ("logistic-regression", "knn", "plain", "bilevel")  # they read no head, or are named below
     bare = ["plain", *LOSSES, *(name for name in methods.names() if name not in apart)]
     bars = [name for name in apart[:2] if name in methods.names()]
+    bare += [f"{name} {PROBE}" for name in PROBES]
     told = [name + mask + TRUSTED for name in ("plain", "bilevel") for mask in ("", MASKED)]
     return [*bars, *bare, "plain edge-masked(score=random)", *(arm + MASKED for arm in bare), *told]
 
@@ -109,7 +114,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
     for seed in range(options.first, options.first + options.seeds):
         for name in SETTINGS:
             if any(fnmatch.fnmatch(name, pattern) for pattern in options.settings):
-                yield from ((name, arm, seed) for arm in chosen)
+                fitting = (arm for arm in chosen if PROBE not in arm.split() or SETTINGS[name].body == MLP)
+                yield from ((name, arm, seed) for arm in fitting)
 
 
 def in_parts(jobs: int) -> int:

@@ -18,6 +18,7 @@ from unswayed.experiment.task import Task, make_task
 from unswayed.noise.inputs import spoil_inputs
 
 MLP = "mlp(widths=256)"  # one hidden layer on features: the head reads 256 numbers
+PROBE = "identity"  # an arm with this body reads the frozen features themselves
 TRUSTED = " +100 trusted"  # an arm that ends so is given the true labels of 100 rows
 
 
@@ -36,7 +37,8 @@ class Setting:
 
     def config(self, arm: str, seed: int) -> Config:
         """The configuration of one cell."""
-        words, told = f"{arm.removesuffix(TRUSTED)} {self.body}", 100 if arm.endswith(TRUSTED) else None
+        words, told = arm.removesuffix(TRUSTED), 100 if arm.endswith(TRUSTED) else None
+        words = words if PROBE in words.split() else f"{words} {self.body}"
         return Config(self.name, arm=words, trusted=told, noise=self.noise, rate=self.rate, seed=seed, **self.recipe)
 
     def task(self, config: Config) -> Task:
