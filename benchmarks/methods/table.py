@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.methods.compare import MASKED, RESULTS, file_of, read
-from benchmarks.methods.settings import SETTINGS, TRUSTED
+from benchmarks.methods.settings import PROBE, SETTINGS, TRUSTED
 from unswayed import methods
 from unswayed.report.statistics import Interval, interval, paired
 
@@ -40,8 +40,10 @@ def seeds_of(runs: dict[int, dict[str, Any]], what: str = "accuracy") -> dict[in
 
 
 def control_of(arm: str) -> str:
-    """Plain cross-entropy on the same labels."""
-    return "plain" + (TRUSTED if arm.endswith(TRUSTED) else "")
+    """Plain cross-entropy on the same labels and the same body."""
+    if arm.endswith(TRUSTED):
+        return "plain" + TRUSTED
+    return f"plain {PROBE}" if PROBE in arm.split() else "plain"
 
 
 def over(cells: Cells, setting: str, arm: str, control: str) -> Interval | None:
@@ -163,7 +165,8 @@ zero out. A dagger (†): better than cross-entropy tuned on noisy validation la
 Features: Fashion-MNIST and CIFAR-10 (JPEG) by k-means on patches, no label and no pre-trained network; NoisyAG-News by
 a frozen sentence encoder; spoken digits as mean log-mel energies. CIFAR-10N and NoisyAG-News have human labels, Hausa
 news labels by distant supervision; the others have planted ones. "Spoken inputs": labels right, half of the inputs
-with noise of three standard deviations. "+100 trusted": the true labels of 100 rows are given.
+with noise of three standard deviations. "+100 trusted": the true labels of 100 rows are given. "identity": the head
+reads the frozen features themselves, without a hidden layer, and plain means plain identity.
 """
 
 
@@ -191,18 +194,17 @@ def measured(cells: Cells) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for name in methods.names():
         for setting, arms in cells.items():
-            arm = name if name in arms else name + TRUSTED
-            if arm not in arms:
-                continue
-            own, gained = interval(seeds_of(arms[arm]).values()), over(cells, setting, arm, control_of(arm))
-            entry = {
-                "data": (SETTINGS[setting].shown or setting) + (TRUSTED if arm.endswith(TRUSTED) else ""),
-                "value": f"{own.mean:.1f}",
-                "over_plain": "–" if gained is None else _signed(gained).replace("*", ""),
-                "seeds": own.n,
-                "file": file_of(setting).relative_to(ROOT).as_posix(),
-            }
-            found.setdefault(name, []).append(entry)
+            for arm in (one for one in (name, name + TRUSTED, f"{name} {PROBE}") if one in arms):
+                own, gained = interval(seeds_of(arms[arm]).values()), over(cells, setting, arm, control_of(arm))
+                entry = {
+                    "data": SETTINGS[setting].shown or setting,
+                    "arm": arm,
+                    "value": f"{own.mean:.1f}",
+                    "over_plain": "–" if gained is None else _signed(gained).replace("*", ""),
+                    "seeds": own.n,
+                    "file": file_of(setting).relative_to(ROOT).as_posix(),
+                }
+                found.setdefault(name, []).append(entry)
     return found
 
 

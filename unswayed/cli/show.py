@@ -67,7 +67,9 @@ def _print(found: Record) -> None:
     if found.differences:
         console.print()
     _table(console, "Published, %", [(f.data, f.value, f.setting, f.where) for f in found.published])
-    measured = [(m.data, m.value, f"{m.over_plain} over plain", f"{m.seeds} seeds", m.file) for m in found.measured]
+    measured = [
+        (m.data, m.arm, m.value, f"{m.over_plain} over plain", f"{m.seeds} seeds", m.file) for m in found.measured
+    ]
     _table(console, "Measured here, %", measured)
     console.print(f"[bold]Cost[/]  {escape(found.cost)}", "")
     for line in found.avoid:

@@ -68,6 +68,7 @@ class Measured:
     """What the method reached here, in percent of test rows after the last epoch, beside its control."""
 
     data: str
+    arm: str  # with its head and body, as in the file
     value: str
     over_plain: str  # points over plain cross-entropy, with a 95 % interval over paired seeds
     seeds: int
@@ -187,8 +188,8 @@ def _lines(found: Record) -> Iterator[str]:
         yield from (_row(f.data, f.value, f.setting, f.where) for f in found.published)
     if found.measured:
         yield from ("", "## Measured here", "")
-        yield from ("| data | % | over plain | seeds | file |", "|---|---|---|---|---|")
-        yield from (_row(m.data, m.value, m.over_plain, str(m.seeds), f"`{m.file}`") for m in found.measured)
+        yield from ("| data | arm | % | over plain | seeds | file |", "|---|---|---|---|---|---|")
+        yield from (_row(m.data, m.arm, m.value, m.over_plain, str(m.seeds), f"`{m.file}`") for m in found.measured)
     yield from ("", "## Cost", "", found.cost, "", "## When not to use it", "")
     yield from (f"- {line}" for line in found.avoid)
     if found.notes:
