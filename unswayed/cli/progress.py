@@ -42,7 +42,7 @@ class Board:
         self.console, self.cells, self.enabled = console, cells, enabled
         self.expected = [_epochs(cell, kind) for cell in cells]
         self.done = [0] * len(cells)
-        self.last: list[str] = [""] * len(cells)
+        self.last = ["fitted"] * len(cells)  # what a method without epochs has to tell
         self.progress = _progress(console, disable=not enabled)
 
     def __enter__(self) -> Board:
