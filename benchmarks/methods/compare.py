@@ -114,7 +114,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
     for seed in range(options.first, options.first + options.seeds):
         for name in SETTINGS:
             if any(fnmatch.fnmatch(name, pattern) for pattern in options.settings):
-                fitting = (arm for arm in chosen if PROBE not in arm.split() or SETTINGS[name].body == MLP)
+                numbers = SETTINGS[name].body == MLP  # and not n-grams of texts
+                fitting = (arm for arm in chosen if numbers or not {PROBE, "knn"} & set(arm.split()))
                 yield from ((name, arm, seed) for arm in fitting)
 
 
