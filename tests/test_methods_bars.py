@@ -93,7 +93,7 @@ def test_logistic_regression_standardises_and_judges_by_the_other_folds() -> Non
 
 def test_the_strength_is_the_one_that_held_out_given_labels_favour(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    quality = {1.0: 0.5, 0.1: 0.8, 0.01: 0.8, 0.001: 0.7, 1e-4: 0.9}
+    quality = {3.0: 0.5, 2.0: 0.5, 1.0: 0.5, 0.1: 0.8, 0.01: 0.8, 0.001: 0.7, 1e-4: 0.7, 1e-5: 0.9}
 
     def fitted(rows: Tensor, y: Tensor, share: Tensor, classes: int, strength: float, **rest: Any) -> Any:
         seen.append(strength)
@@ -108,7 +108,7 @@ def test_the_strength_is_the_one_that_held_out_given_labels_favour(monkeypatch: 
     method = create("logistic-regression", 100, 2, strength=list(quality), folds=10)
     method.fit(Data.of(torch.randn(100, 1), torch.zeros(100, dtype=torch.int64)))
     assert method.chosen() == pytest.approx({"strength": 0.1, "validation_accuracy": 0.8}), "of equals the strongest"
-    assert seen[:5] == [1.0, 0.1, 0.01, 0.001, 0.1], "two in a row that are not better end the search"
+    assert seen[:8] == [*list(quality)[:7], 0.1], "two in a row that are worse end the search, equals do not"
 
 
 def test_neighbours_vote_by_hand() -> None:

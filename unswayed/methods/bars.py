@@ -84,7 +84,7 @@ class LogisticRegression(Method):
     texts are sparse rows of weighted n-grams. The objective is mean cross-entropy + `strength` / 2 * |W|^2 (the bias is
     free); scikit-learn's C is 1 / (N strength). Rows are dealt into `folds`. Of several strengths (1 to 1e-5) it takes
     the one after which the GIVEN labels of the first fold are predicted best, found from the strongest down until two
-    in a row are no better. Every row is then judged by a model of the other folds, which makes `suspicion` one minus
+    in a row are worse. Every row is then judged by a model of the other folds, which makes `suspicion` one minus
     the out-of-fold probability of the given label, and the last model is fitted on all rows.
     """
 
@@ -130,7 +130,7 @@ class LogisticRegression(Method):
         for strength in self.strengths:
             linear = fit_logistic(rows, data.y, data.weight * ~held, self.classes, strength, start=linear)
             right = float((scores(rows[held], *linear).argmax(1) == labels[held]).float().mean())
-            worse = 0 if right > best[0] else worse + 1
+            worse = worse + 1 if right < best[0] else 0  # the strongest may all name the largest class: go on
             best = max(best, (right, strength), key=lambda found: found[0])
             if worse == 2:
                 break
