@@ -6,6 +6,7 @@ import importlib
 import json
 from functools import reduce
 from inspect import signature
+from math import fsum
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_measured_figures_point_to_files(name: str) -> None:
         cells = json.loads((ROOT / measured.file).read_text(encoding="utf-8"))["cells"]
         found = [cell["accuracy"] for cell in cells if cell["arm"] == measured.arm]
         assert len(found) == measured.seeds
-        assert f"{sum(found) / len(found):.1f}" == measured.value
+        assert f"{fsum(found) / len(found):.1f}" == measured.value
 
 
 def test_pages_are_made_from_the_records() -> None:

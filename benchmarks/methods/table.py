@@ -178,7 +178,8 @@ def page(cells: Cells) -> str:
     spread = str(min(count)) if len(count) == 1 else f"{min(count)} to {max(count)}"
     parts = [
         INTRO,
-        f"Seeds a cell: {spread}.\n",
+        f"Seeds a cell: {spread}."
+        + (" What has one seed shows nothing yet, and ranks over it are a first look.\n" if min(count) < 3 else "\n"),
         "## Who wins\n\n" + verdicts(cells, bare) + "\n",
         "## Accuracy\n\n" + accuracies(cells, [*bare, "plain" + RANDOM]) + "\n",
         "## What an edge-masked head adds\n\nPoints over the same method with an ordinary head.\n\n"
