@@ -113,9 +113,16 @@ def pictures(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Mask]]]],
     return _page(title, said, parts, width, height)
 
 
+REACH = 20.0  # points
+
+
 def effects(title: str, blocks: Sequence[tuple[str, Sequence[tuple[str, Interval]]]]) -> str:
-    """Blocks of intervals around zero: points gained, a line each; all blocks share one scale, in three columns."""
-    columns, line, scale = 3, 15, max(1.0, *(abs(i.mean) for _, rows in blocks for _, i in rows))
+    """Blocks of intervals around zero: points gained, a line each; all blocks share one scale, in three columns.
+
+    What lies beyond `REACH` points is drawn at the edge, or a few collapses would hide all the rest; numbers tell.
+    """
+    columns, line = 3, 15
+    scale = max(1.0, *(min(REACH, abs(i.mean)) for _, rows in blocks for _, i in rows))
     tall = max(len(rows) for _, rows in blocks) * line + 40
     parts, said = [], []
     for b, (name, rows) in enumerate(blocks):

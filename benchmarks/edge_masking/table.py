@@ -170,9 +170,10 @@ def figure(
     blocks = []
     for group in results:
         rows = [(name, found[group, name]) for name in shown if (group, name) in found]
-        if group[2] == "linear" and rows and min(found.n for _, found in rows) >= seeds:
+        rows = [(name, effect) for name, effect in rows if effect.n >= seeds]
+        if group[2] == "linear" and rows:
             blocks.append((f"{group[0]}, {group[1]}", rows))
-    return "Accuracy gained over the same method without a mask, points", blocks
+    return f"Accuracy gained over the same method without a mask, points (axes end at {svg.REACH:g})", blocks
 
 
 if __name__ == "__main__":
