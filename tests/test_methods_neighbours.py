@@ -239,14 +239,20 @@ def test_sed_thresholds_follow_the_predictions() -> None:
     torch.testing.assert_close(method.class_thresholds(), 0.5 * expected / expected[0])
 
 
-def test_sed_loss_by_hand() -> None:
-    method = small(SED, momentum=1.0, teacher_momentum=1.0)  # nothing moves
+def still_sed(**settings: Any) -> SED:
+    """SED whose network hands its rows on, with set statistics; nothing moves."""
+    method: SED = small(SED, momentum=1.0, teacher_momentum=1.0, **settings)
     with torch.no_grad():
         method.net.head.weight.copy_(torch.eye(2))
         method.net.head.bias.zero_()
         method.teacher.net.load_state_dict(method.net.state_dict())
         method.mean.fill_(0.9)
         method.variance.fill_(0.02)
+    return method
+
+
+def test_sed_loss_by_hand() -> None:
+    method = still_sed()
     x, strong, y = X[:2], X[:2] / 2, torch.tensor([0, 0])  # p[0] is .73 and .27; T = 1 / 2
     q = torch.e / (1 + torch.e)
     trust = torch.exp(torch.tensor(-((0.9 - q) ** 2) / 0.04))
@@ -258,13 +264,7 @@ def test_sed_loss_by_hand() -> None:
 
 
 def test_sed_loss_of_the_program_by_hand() -> None:
-    method = small(SED, momentum=1.0, teacher_momentum=1.0, terms="two", sigmas=2)  # nothing moves
-    with torch.no_grad():
-        method.net.head.weight.copy_(torch.eye(2))
-        method.net.head.bias.zero_()
-        method.teacher.net.load_state_dict(method.net.state_dict())
-        method.mean.fill_(0.9)
-        method.variance.fill_(0.02)
+    method = still_sed(terms="two", sigmas=2)
     x, strong, y = X[:2], X[:2] / 2, torch.tensor([0, 0])  # the first is clean, the second is corrected to 1
     q = torch.e / (1 + torch.e)
     trust = torch.exp(torch.tensor(-4 * (0.9 - q) ** 2 / 0.04))

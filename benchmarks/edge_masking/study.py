@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cells import add_options, share_of, split
 from benchmarks.edge_masking.forms import CORE, FORMS, Form
 from benchmarks.edge_masking.settings import SETTINGS, Setting
 from unswayed import methods, nets
@@ -144,13 +143,6 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
                             yield name, loss, options.head, form.name, seed
 
 
-def in_parts(jobs: int) -> int:
-    """The same command in several processes, each with its share of the cells; the worst of their exit codes."""
-    command = [sys.executable, "-m", "benchmarks.edge_masking.study", *sys.argv[1:]]
-    parts = [subprocess.Popen([*command, "--jobs", "1", "--share", f"{part}/{jobs}"]) for part in range(jobs)]
-    return max(part.wait() for part in parts)
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,19 +150,11 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=list(LOSSES))
     parser.add_argument("--forms", nargs="+", default=[form.name for form in CORE])
     parser.add_argument("--head", choices=["linear", "kan"], default="linear")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes; on a GPU they share it")
-    parser.add_argument("--share", default="0/1", help="I/N: every N-th cell from the I-th (what --jobs uses)")
-    parser.add_argument("--tiny", action="store_true", help="one epoch on 300 rows: does it run?")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_options(parser, seeds=5, out=RESULTS)
     options = parser.parse_args()
-    if options.jobs > 1:
-        sys.exit(in_parts(options.jobs))
-    torch.set_num_threads(1)
-    part, parts = map(int, options.share.split("/"))
+    split("benchmarks.edge_masking.study", options)
     options.out.mkdir(parents=True, exist_ok=True)
-    for cell in list(cells(options))[part::parts]:
+    for cell in share_of(cells(options), options):
         if cell in done(cell[0], options.out):
             continue
         found = run(cell, options.tiny)

@@ -16,16 +16,13 @@ import fcntl
 import fnmatch
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.cells import add_options, share_of, split
 from benchmarks.methods.settings import MLP, PROBE, SETTINGS, TRUSTED, Setting
 from unswayed import methods
 from unswayed.experiment.arms import parse_arm
@@ -119,30 +116,15 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
                 yield from ((name, arm, seed) for arm in fitting)
 
 
-def in_parts(jobs: int) -> int:
-    """The same command in several processes, each with its share of the cells; the worst of their exit codes."""
-    command = [sys.executable, "-m", "benchmarks.methods.compare", *sys.argv[1:]]
-    parts = [subprocess.Popen([*command, "--jobs", "1", "--share", f"{part}/{jobs}"]) for part in range(jobs)]
-    return max(part.wait() for part in parts)
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", default=["*"])
     parser.add_argument("--arms", nargs="+", default=["*"], help="shell patterns of arms")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--share", default="0/1", help="I/N: every N-th cell from the I-th (what --jobs uses)")
-    parser.add_argument("--tiny", action="store_true", help="two epochs on 200 rows: does it run?")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_options(parser, seeds=3, out=RESULTS)
     options = parser.parse_args()
-    if options.jobs > 1:
-        sys.exit(in_parts(options.jobs))
-    torch.set_num_threads(1)
-    part, parts = map(int, options.share.split("/"))
-    for name, arm, seed in list(cells(options))[part::parts]:
+    split("benchmarks.methods.compare", options)
+    for name, arm, seed in share_of(cells(options), options):
         if any(c["arm"] == arm and c["seed"] == seed for c in read(name, options.out)):
             continue
         found = run((name, arm, seed), options.tiny)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -32,14 +32,7 @@ def rows_to_check(
     k: int,
     *,
     suspicion: Tensor | None = None,
-    z: float = 1e-3,
-    rounds: int = 30,
-    output: Literal["probabilities", "logits"] = "probabilities",
-    which: Literal["all", "weight"] = "all",
-    norm: Literal["layer", "whole"] = "layer",
-    width: int = 512,
-    seed: int = 0,
-    size: int = 512,
+    **settings: Any,
 ) -> Choice:
     """The `k` rows whose labels a person should check next, by noise stability (arXiv 2205.13340).
 
@@ -50,9 +43,7 @@ def rows_to_check(
     >>> rows_to_check(nn.Linear(2, 3), torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), k=2).rows.shape
     torch.Size([2])
     """
-    moved = deviations(
-        net, x, z=z, rounds=rounds, output=output, which=which, norm=norm, width=width, seed=seed, size=size
-    )
+    moved = deviations(net, x, **settings)
     return Choice(choose(moved, k, suspicion=suspicion), moved.norm(dim=1))
 
 
