@@ -92,10 +92,20 @@ def _best_of_rows(table: Tensor, keep: float) -> Tensor:
 
 
 def _kth_largest(table: Tensor, count: int) -> Tensor:
-    if _on_cpu(table):  # NumPy's vectorised partition takes a fifth of topk's time
-        place = table.shape[1] - count
-        return torch.from_numpy(np.partition(table.numpy(), place, axis=1)[:, place : place + 1])
-    return table.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+    if not _on_cpu(table):
+        return table.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+    place = table.shape[1] - count
+    if table.dtype == torch.float32:
+        # Floats above 0 are ordered as their bits are, and NumPy partitions whole numbers twice as fast.
+        found = _partitioned(table.view(torch.int32), place)
+        if bool((found > 0).all()):
+            return found.view(torch.float32)
+    return _partitioned(table, place)
+
+
+def _partitioned(table: Tensor, place: int) -> Tensor:
+    """[rows, n] -> [rows, 1], what would stand there if the rows were sorted; a fifth of topk's time."""
+    return torch.from_numpy(np.partition(table.numpy(), place, axis=1)[:, place : place + 1].copy())  # frees the rest
 
 
 def _on_cpu(table: Tensor) -> bool:
