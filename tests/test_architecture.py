@@ -17,6 +17,8 @@ ROOT = Path(unswayed.__file__).parent
 ROOMS = [
     "__main__",
     "cli",
+    "estimator",
+    "review",
     "report",
     "checks",
     "experiment",
@@ -29,6 +31,7 @@ ROOMS = [
     "method",
     "prediction",
     "machine",
+    "auditing",
     "heads",
     "nets",
     "losses",

@@ -21,6 +21,7 @@ _ROOMS = (
     "methods",
     "engine",
     "mending",
+    "auditing",
     "checks",
     "experiment",
     "report",
