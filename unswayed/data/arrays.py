@@ -43,7 +43,10 @@ def read_npz(file: Path) -> Found:
     if not splits:
         raise UnswayedError("arrays in an .npz file", got=f"{file}, which has none")
     mark = stamp([file])
-    return Found(file.stem, {name: Raw(columns, f"{file} ({name})", {}, mark) for name, columns in splits.items()})
+    return Found(
+        file.stem,
+        {name: Raw(columns, f"{file} ({name})", {}, mark, files=(file,)) for name, columns in splits.items()},
+    )
 
 
 def read_safetensors(file: Path) -> Found:
@@ -80,7 +83,7 @@ def read_npy(file: Path, label: str | None, truth: str | None = None) -> tuple[F
     if truth is not None:
         mark.append(Path(truth) if Path(truth).exists() else file.parent / truth)
         columns["truth"] = load(mark[-1])
-    raw = Raw(columns, str(file), {}, stamp(mark))
+    raw = Raw(columns, str(file), {}, stamp(mark), files=tuple(mark))
     return Found(file.stem, {_parts(file.stem)[0]: raw}), "y"
 
 
@@ -90,8 +93,12 @@ def read_npy_folder(folder: Path) -> Found:
     for file in sorted(folder.glob("*.npy")):
         split, column = _parts(file.stem)
         splits.setdefault(split, {})[column] = load(file)
-    mark = stamp(sorted(folder.glob("*.npy")))
-    return Found(folder.name, {name: Raw(columns, f"{folder} ({name})", {}, mark) for name, columns in splits.items()})
+    files = tuple(sorted(folder.glob("*.npy")))
+    mark = stamp(files)
+    return Found(
+        folder.name,
+        {name: Raw(columns, f"{folder} ({name})", {}, mark, files=files) for name, columns in splits.items()},
+    )
 
 
 def columns_of(x: Array | Mapping[str, Array], given: Array, truth: Array | None, where: str) -> Raw:

@@ -11,7 +11,7 @@ from unswayed.data import arrays, files, sources
 from unswayed.data.build import Settings, build
 from unswayed.data.dataset import Dataset, Kind
 from unswayed.data.raw import Found, Raw
-from unswayed.data.roles import find_roles, lacks_labels, split_rows
+from unswayed.data.roles import Roles, find_roles, lacks_labels, split_rows
 from unswayed.data.store import Job, Progress, cache_folder, memory_budget, silent
 from unswayed.data.tables import Missing
 from unswayed.errors import UnswayedError, suggest
@@ -56,6 +56,54 @@ def read(
     ('table', ('class_0', 'class_1', 'class_2'), 178)
     """
     job = Job(cache_folder(cache), memory_budget() if memory is None else memory, strict, progress or silent)
+    name, train, tested, roles, notes = _find(
+        source, job, input=input, label=label, truth=truth, test=test, split=split, root=root, kind=kind, extra=extra
+    )
+    return build(name, train, tested, roles, Settings(size, missing, features or {}, tuple(extra)), notes, job)
+
+
+def look(
+    source: str | Path,
+    *,
+    input: str | Sequence[str] | None = None,
+    label: str | None = None,
+    truth: str | None = None,
+    test: str | Path | None = None,
+    split: str | None = None,
+    root: str | Path | None = None,
+    kind: Kind | None = None,
+    extra: Sequence[str] = (),
+    cache: str | Path | None = None,
+) -> tuple[Raw, Roles]:
+    """The training rows as their source holds them, and what their columns are: where `read` starts from.
+
+    Nothing is decoded. Rows without a label are still there.
+
+    >>> raw, roles = look("digits")
+    >>> len(raw), roles.kind, roles.label
+    (1797, 'image', 'label')
+    """
+    job = Job(cache_folder(cache), memory_budget())
+    _, train, _, roles, _ = _find(
+        source, job, input=input, label=label, truth=truth, test=test, split=split, root=root, kind=kind, extra=extra
+    )
+    return train, roles
+
+
+def _find(
+    source: str | Path,
+    job: Job,
+    *,
+    input: str | Sequence[str] | None,
+    label: str | None,
+    truth: str | None,
+    test: str | Path | None,
+    split: str | None,
+    root: str | Path | None,
+    kind: Kind | None,
+    extra: Sequence[str],
+) -> tuple[str, Raw, Raw | None, Roles, tuple[str, ...]]:
+    """The name, the training and the test rows, the roles of their columns, and notes."""
     found, label = _open(source, root, label, job, truth)
     truth = "truth" if truth is not None and truth.casefold().endswith(".npy") else truth
     train, tested, notes = _choose_splits(found, source, test, split, job)
@@ -66,8 +114,7 @@ def read(
     if tested is not None and test is None and lacks_labels(tested, roles):
         tested = None
         notes.append("the test rows have no labels: not used")
-    settings = Settings(size, missing, features or {}, tuple(extra))
-    return build(found.name, train, tested, roles, settings, (*found.notes, *notes), job)
+    return found.name, train, tested, roles, (*found.notes, *notes)
 
 
 def from_arrays(

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -55,7 +56,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Raw:
             raise UnswayedError("a file with rows", got=f"{file}, which is empty")
     with _library(cache, where) as datasets:
         rows = _load(datasets, files, cache / "datasets")
-    return _raw(rows, where, stamp(files), first.parent)
+    return replace(_raw(rows, where, stamp(files), first.parent), files=tuple(files))
 
 
 def read_folder(folder: Path, cache: Path) -> Found:

@@ -37,6 +37,7 @@ class Raw:
     folder: Path | None = None  # file names in the columns are relative to it
     at: np.ndarray | None = None  # [N] the rows' numbers in the source, where some were left out
     whole: int | None = None  # and how many rows the source has then
+    files: tuple[Path, ...] = ()  # the tables or arrays that hold the rows, one after the other
 
     def __post_init__(self) -> None:
         lengths = {name: len(cells) for name, cells in self.columns.items()}
