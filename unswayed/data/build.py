@@ -169,11 +169,11 @@ def _mark(raw: Raw, roles: Roles, cells: Cells) -> str:
 
 def _split(rows: _Rows, made: Made, roles: Roles) -> Split:
     truth = None if rows.truth is None else _tensor(rows.truth)
-    source = _source(rows.raw, roles)
+    source = source_of(rows.raw, roles)
     return Split(made.column, _tensor(rows.given), truth, _tensor(rows.raw.numbers()), source, rows.raw.count())
 
 
-def _source(raw: Raw, roles: Roles) -> Sequence[object] | None:
+def source_of(raw: Raw, roles: Roles) -> Sequence[object] | None:
     """What a person would look at: the texts, the encoded sounds, the rows of the table; nothing for images."""
     if roles.kind == "table":
         return TableRows({name: raw.columns[name] for name in raw.columns if name not in (roles.label, roles.truth)})

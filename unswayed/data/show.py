@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from unswayed.data.dataset import Dataset, Preview
+from unswayed.data.dataset import Dataset, Kind, Preview
 from unswayed.data.images import to_png
 from unswayed.data.sounds import to_playable
 from unswayed.errors import UnswayedError
@@ -26,10 +26,14 @@ def preview(dataset: Dataset, split: Literal["train", "test"], i: int) -> Previe
         return Preview("image/png", to_png(rows.x.rows(torch.tensor([i]))[0].cpu().numpy()))
     if rows.source is None:
         return Preview("text/plain", b"")
-    item = rows.source[i]
+    return show_item(rows.source[i], dataset.kind)
+
+
+def show_item(item: object, kind: Kind) -> Preview:
+    """What a row's source holds, to be shown: a sound that browsers play, or text (UTF-8)."""
     if isinstance(item, Preview):
         return item
-    if dataset.kind == "audio":
+    if kind == "audio":
         return Preview(*to_playable(item))
     text = "\n".join(f"{name}: {value}" for name, value in item.items()) if isinstance(item, dict) else str(item)
     return Preview("text/plain", text.encode())
