@@ -349,3 +349,13 @@ def test_the_library_is_left_as_it_was(tmp_path: Path) -> None:
     read(write(tmp_path / "a.csv", "text,label\na,u\nb,v\n"), cache=tmp_path / "cache")
     assert (datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()) == (level, hidden)
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"datasets"}
+
+
+def test_test_rows_that_nobody_wants(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", "text,annotator\n" + "good film,yes\nbad plot,no\n" * 6)
+    write(tmp_path / "test.csv", "text,label\ngood play,perhaps\n")
+    with pytest.raises(UnswayedError, match="in the test data"):
+        read(train, label="annotator", cache=tmp_path / "cache")
+    found = read(train, label="annotator", test=False, cache=tmp_path / "cache")
+    assert found.test is None
+    assert len(found.train) == 12

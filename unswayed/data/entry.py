@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unswayed.data import arrays, files, sources
 from unswayed.data.build import Settings, build
@@ -23,7 +23,7 @@ def read(
     input: str | Sequence[str] | None = None,
     label: str | None = None,
     truth: str | None = None,
-    test: str | Path | None = None,
+    test: str | Path | Literal[False] | None = None,
     split: str | None = None,
     root: str | Path | None = None,
     kind: Kind | None = None,
@@ -41,7 +41,7 @@ def read(
     Columns are found by convention, or named: `input` (several make a table), `label` (as observed, possibly wrong),
     `truth` (clean, for scoring only), `extra` (further label columns to keep). Test rows come from `test` (a file or
     folder), else from a split called test, a neighbour test.* of a file train.*, or a column that says so (`split`:
-    that column, or the split to train on); where there are none, `Dataset.test` is None.
+    that column, or the split to train on); where there are none, or with `test=False`, `Dataset.test` is None.
 
     `root` is the folder of a named set; `kind` overrides what the data look like; `size` is the side of images in
     pixels; `missing` says what becomes of missing numbers in a table; `features` are settings of the text and sound
@@ -68,7 +68,7 @@ def look(
     input: str | Sequence[str] | None = None,
     label: str | None = None,
     truth: str | None = None,
-    test: str | Path | None = None,
+    test: str | Path | Literal[False] | None = None,
     split: str | None = None,
     root: str | Path | None = None,
     kind: Kind | None = None,
@@ -97,7 +97,7 @@ def _find(
     input: str | Sequence[str] | None,
     label: str | None,
     truth: str | None,
-    test: str | Path | None,
+    test: str | Path | Literal[False] | None,
     split: str | None,
     root: str | Path | None,
     kind: Kind | None,
@@ -203,7 +203,7 @@ def _sibling(file: Path) -> Path | None:
 
 
 def _choose_splits(
-    found: Found, source: str | Path, test: str | Path | None, split: str | None, job: Job
+    found: Found, source: str | Path, test: str | Path | Literal[False] | None, split: str | None, job: Job
 ) -> tuple[Raw, Raw | None, list[str]]:
     """The training and the test rows, and notes on where they came from."""
     notes: list[str] = []
@@ -219,6 +219,8 @@ def _choose_splits(
     if not chosen and (parts := split_rows(train, split)):
         splits |= {name: train.choose(at) for name, at in parts.items() if name != "train"}
         train = train.choose(parts["train"])
+    if test is False:
+        return train, None, notes
     if test is not None:
         others = _open(test, None, None, job)[0].splits
         return train, others["test"] if "test" in others else next(iter(others.values())), notes
