@@ -16,8 +16,10 @@ def product(v: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     With few outputs a CPU multiplies weight by features about twice as fast as features by weight, when there are many
     features (a KAN layer has nine times as many as inputs).
     """
+    if torch.compiler.is_compiling():  # a look at the size would bind the compiled or exported graph to it
+        return F.linear(v, weight, bias)
     turned_pays = v.dim() == 2 and v.numel() >= _MANY and len(weight) <= _FEW and v.device.type == "cpu"
-    if not turned_pays or torch.compiler.is_compiling():
+    if not turned_pays:
         return F.linear(v, weight, bias)
     turned = torch.mm(weight, v.t()) if bias is None else torch.addmm(bias[:, None], weight, v.t())
     return turned.t().contiguous()  # as nn.Linear gives it: people call `view` on logits
