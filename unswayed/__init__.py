@@ -36,6 +36,7 @@ _NAMES = {
     "Config": "experiment",
     "repair": "mending",
     "run": "experiment",
+    "RobustClassifier": "estimator",
 }
 
 __all__ = ["__version__", *_NAMES, *_ROOMS]
