@@ -55,4 +55,4 @@ def _plain(text: str) -> str:
 
 
 # They register their commands.
-from unswayed.cli import doctor, learn_noise, listing, next, plan, repair, report, show, train  # noqa: E402, F401
+from unswayed.cli import doctor, learn_noise, listing, next, plan, repair, report, review, show, train  # noqa: E402, F401
