@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from unswayed.errors import UnswayedError
+from unswayed.stats.confident import joint_counts
+from unswayed.stats.predictions import Predictions
 
 How = Literal["anchor", "confident"]
 
@@ -42,7 +44,7 @@ def estimate_transition(probs: Tensor, labels: Tensor, *, how: How = "confident"
         raise UnswayedError("how is 'anchor' or 'confident'", got=repr(how))
     if not 0 < quantile <= 1:
         raise UnswayedError("quantile is in (0, 1]", got=quantile)
-    _check_predictions(probs, labels)
+    Predictions(labels, probs).check()
     wide, labels = probs.double(), labels.long()
     given = torch.bincount(labels, minlength=probs.shape[1]).double()
     rows = _anchor_rows(wide, given, quantile) if how == "anchor" else _confident_rows(wide, labels, given)
@@ -61,20 +63,8 @@ def _anchor_rows(probs: Tensor, given: Tensor, quantile: float) -> Tensor:
 
 def _confident_rows(probs: Tensor, labels: Tensor, given: Tensor) -> Tensor:
     """Calibrated counts of (true class, given label); zero rows where no sample is thought to be of a class."""
-    classes = probs.shape[1]
-    own = probs.gather(1, labels.unsqueeze(1)).squeeze(1)
-    # A class without labels has no mean confidence: nothing may reach its threshold.
-    threshold = torch.zeros_like(given).index_add(0, labels, own) / given
-    threshold = torch.where(given > 0, threshold, torch.inf)
-    # The mean of equal numbers may come out a bit above them: rounding must not keep them from reaching it.
-    reached = torch.where(probs >= threshold * (1 - 1e-9), probs, -1.0)
-    confidence, true = reached.max(1)
-    kept = confidence >= 0
-    joint = torch.bincount(true[kept] * classes + labels[kept], minlength=classes * classes)
-    joint = joint.reshape(classes, classes).double()
-    joint += torch.diag((joint.diagonal() == 0) & (given > 0)).double()
-    share: Tensor = joint / joint.sum(0).clamp(min=1)
-    return share * given
+    joint = joint_counts(labels, probs, rule="paper").to(given)
+    return joint / joint.sum(0) * given
 
 
 def check_transition(transition: Tensor) -> Tensor:
@@ -121,19 +111,3 @@ def log_transition(transition: Tensor) -> Tensor:
     """
     check_transition(transition)
     return torch.where((transition > 0).any(0), transition, 1e-12).log()
-
-
-def _check_predictions(probs: Tensor, labels: Tensor) -> None:
-    if probs.dim() != 2 or min(probs.shape) == 0 or not probs.is_floating_point():
-        got = f"{probs.dtype} of shape {list(probs.shape)}"
-        raise UnswayedError("probabilities are floating point of shape [N, K]", got=got)
-    if labels.shape != probs.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        got = f"{labels.dtype} of shape {list(labels.shape)}"
-        raise UnswayedError(f"labels are integers of shape [{len(probs)}]", got=got)
-    if int(labels.min()) < 0 or int(labels.max()) >= probs.shape[1]:
-        got = f"{int(labels.min())}..{int(labels.max())}"
-        raise UnswayedError(f"labels are in 0..{probs.shape[1] - 1}", got=got)
-    if not bool(torch.isfinite(probs).all()) or bool((probs < 0).any()):
-        raise UnswayedError("probabilities are at least 0", got="a negative or non-finite one", do="pass a softmax")
-    if bool(((probs.double().sum(1) - 1).abs() > 1e-2).any()):
-        raise UnswayedError("each row of probabilities sums to one", got="one that does not", do="pass a softmax")
