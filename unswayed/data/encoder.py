@@ -102,7 +102,8 @@ def encode_data(
         what = "texts" if dataset.kind == "text" else "pictures"
         seen = [part.source or () if dataset.kind == "text" else Pictures(part.x) for part in known]
         marks = [
-            list(rows) if dataset.kind == "text" else _mark(part.x) for rows, part in zip(seen, known, strict=True)
+            list(rows) if dataset.kind == "text" else fingerprint(part.x)
+            for rows, part in zip(seen, known, strict=True)
         ]
         features = [
             _encoded(rows, mark, encoder, what, cache, progress) for rows, mark in zip(seen, marks, strict=True)
@@ -145,7 +146,7 @@ def _patch_features(dataset: Dataset, cache: str | Path | None, progress: Any) -
         do = "name a sentence encoder" if dataset.kind == "text" else "leave out --encoder: a table needs none"
         raise UnswayedError("pictures or sounds for --encoder patches", got=f"{dataset.kind} rows", do=do)
     parts = [part.x for part in (dataset.train, dataset.test) if part is not None]
-    folder, key = cache_folder(cache) / "encoded", content_key("patches", 1, *map(_mark, parts))
+    folder, key = cache_folder(cache) / "encoded", content_key("patches", 1, *map(fingerprint, parts))
     places = [folder / f"{key}-{number}.npy" for number in range(len(parts))]
     if not all(place.exists() for place in places):
         tell = None if progress is None else lambda done, total: progress("encoding patches", done, total)
@@ -155,7 +156,7 @@ def _patch_features(dataset: Dataset, cache: str | Path | None, progress: Any) -
     return [torch.from_numpy(np.load(place, allow_pickle=False)) for place in places]
 
 
-def _mark(column: Column) -> str:
+def fingerprint(column: Column) -> str:
     """A fingerprint of all rows."""
     parts = torch.split(torch.arange(len(column)), 1000)
     return content_key(column.shape, *(content_key(column.rows(at).cpu().numpy()) for at in parts))

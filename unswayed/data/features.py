@@ -107,7 +107,7 @@ def _parts(features: Features, cache: str | Path | None) -> dict[str, Tensor]:
         return {name: _one(one, name, cache) for name, one in features.items()}
     if not isinstance(features, str | Path):
         return {"whole": _checked(features, "the features")}
-    found = _read(Path(features).expanduser(), cache)
+    found = read_arrays(Path(features).expanduser(), cache)
     return {name: _checked(values, f"{features} ({name})") for name, values in found.items()}
 
 
@@ -119,7 +119,7 @@ def _one(features: Any, part: str, cache: str | Path | None) -> Tensor:
     return next(iter(found.values()))
 
 
-def _read(file: Path, cache: str | Path | None) -> dict[str, Any]:
+def read_arrays(file: Path, cache: str | Path | None) -> dict[str, Any]:
     """The arrays of a file by part: train and test where they are called so, else whole."""
     end = file.suffix.casefold()
     if not file.is_file():

@@ -79,7 +79,7 @@ def claim(cells: Sequence[Cell], *, resume: bool, fresh: bool) -> list[Cell]:
     todo = list(cells) if fresh else [cell for cell in cells if not cell.finished]
     for cell in todo:
         if cell.folder.exists() and is_first():  # else `torchrun`'s first process sees to it
-            with _alone(cell):
+            with alone(cell.folder):
                 pass
         if fresh:
             continue
@@ -93,17 +93,17 @@ def claim(cells: Sequence[Cell], *, resume: bool, fresh: bool) -> list[Cell]:
 
 
 @contextlib.contextmanager
-def _alone(cell: Cell) -> Iterator[None]:
-    """Keep other processes from running the same cell; the lock goes with the process, however that ends."""
-    lock = FileLock(cell.folder.parent / f".{cell.folder.name}.lock")
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in the same folder; the lock goes with the process, however that ends."""
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         do = "wait for it, or choose another --out"
-        raise UnswayedError("a folder in which no run is under way", got=f"one in {cell.folder}", do=do) from error
+        raise UnswayedError("a folder in which no run is under way", got=f"one in {folder}", do=do) from error
     except OSError as error:
-        raise explain(error, cell.folder.parent) from error
+        raise explain(error, folder.parent) from error
     try:
         yield
     finally:
@@ -129,7 +129,7 @@ def run_cells(
     work = functools.partial(_run_cell, dataset=dataset, how=how)
     with contextlib.ExitStack() as held:
         for cell in cells if is_first() else ():
-            held.enter_context(_alone(cell))
+            held.enter_context(alone(cell.folder))
             if fresh:
                 shutil.rmtree(cell.folder, ignore_errors=True)
         if jobs > 1 and len(cells) > 1:

@@ -20,7 +20,7 @@ from unswayed import heads, losses, methods, nets
 from unswayed.batches import seed_of
 from unswayed.data.augment import augmentation
 from unswayed.data.dataset import Dataset, Split
-from unswayed.engine import Outcome, Record, Watcher, fit
+from unswayed.engine import Evaluate, Outcome, Record, Watcher, fit
 from unswayed.errors import UnswayedError
 from unswayed.experiment.analysis import Analysis
 from unswayed.experiment.arms import Arm, parse_arm
@@ -177,9 +177,12 @@ def train(
     resume: bool = False,
     save_seconds: float = 30.0,
     watch: Sequence[Watcher] = (),
-    analysis: Analysis | None = None,
+    analysis: Evaluate | None = None,
 ) -> Outcome:
-    """Fit `method` on the given labels of the task; the test rows and true labels are only looked at after epochs."""
+    """Fit `method` on the given labels of the task; the test rows and true labels are only looked at after epochs.
+
+    `analysis` looks at the method after every epoch, and its scores go into the epoch's record.
+    """
     kind, shape, labels = task.dataset.kind, task.train.x.shape, task.test_labels
     flip = {"flip": config.flip} if kind == "image" and config.flip is not None else {}
     augment = {"weak": augmentation(kind, shape, "weak", **flip), "strong": augmentation(kind, shape, "strong", **flip)}

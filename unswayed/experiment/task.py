@@ -57,20 +57,23 @@ def make_task(config: Config, dataset: Dataset) -> Task:
     train, test = dataset.train, dataset.test
     if test is None:
         train, test = hold_out(train, config.hold_out, seed_of(config.seed, _SPLIT))
+    train, planted = prepare(train, config, len(dataset.classes))
+    train, trusted = check_labels(train, config.trusted, seed_of(config.seed, _TRUSTED))
+    known = planted is not None if test.truth is None else bool((test.truth >= 0).all())
+    dataset = replace(dataset, train=train, test=test)
+    return Task(dataset, train, test, "truth" if known else "given", planted, trusted)
+
+
+def prepare(train: Split, config: Config, classes: int) -> tuple[Split, dict[str, Any] | None]:
+    """The training rows thinned, unbalanced and with labels spoilt as configured, and what noise was planted."""
     if config.limit is not None and config.limit < len(train):
         train = train.take(draw_evenly(train.given, config.limit, seed_of(config.seed, _LIMIT)))
     if config.imbalance is not None:
         generator = torch.Generator().manual_seed(seed_of(config.seed, _IMBALANCE))
         labels = train.given if train.truth is None else train.truth
-        kept = noise.imbalance(labels, config.imbalance, generator=generator, classes=len(dataset.classes))
+        kept = noise.imbalance(labels, config.imbalance, generator=generator, classes=classes)
         train = train.take(kept)
-    planted = None
-    if config.noise is not None:
-        train, planted = _spoil(train, config, len(dataset.classes))
-    train, trusted = check_labels(train, config.trusted, seed_of(config.seed, _TRUSTED))
-    known = planted is not None if test.truth is None else bool((test.truth >= 0).all())
-    dataset = replace(dataset, train=train, test=test)
-    return Task(dataset, train, test, "truth" if known else "given", planted, trusted)
+    return _spoil(train, config, classes) if config.noise is not None else (train, None)
 
 
 def _spoil(train: Split, config: Config, classes: int) -> tuple[Split, dict[str, Any]]:
