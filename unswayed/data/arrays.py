@@ -38,7 +38,7 @@ def read_npz(file: Path) -> Found:
     splits: dict[str, dict[str, Cells]] = {}
     with _opened(file) as arrays:
         for name in arrays.files:
-            split, column = _parts(name)
+            split, column = name_parts(name)
             splits.setdefault(split, {})[column] = _array(arrays, name, file)
     if not splits:
         raise UnswayedError("arrays in an .npz file", got=f"{file}, which has none")
@@ -57,7 +57,7 @@ def read_safetensors(file: Path) -> Found:
     except (SafetensorError, OSError) as error:
         raise UnswayedError(f"a safetensors file, {file}", got=error, do="save it anew") from error
     for name, tensor in tensors.items():
-        split, column = _parts(name)
+        split, column = name_parts(name)
         splits.setdefault(split, {})[column] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return Found(file.stem, {name: Raw(cells, f"{file} ({name})", {}, stamp([file])) for name, cells in splits.items()})
 
@@ -77,21 +77,21 @@ def read_npy(file: Path, label: str | None, truth: str | None = None) -> tuple[F
         raise UnswayedError(
             f"a file of labels beside {file} ({names})", got=found or "none", do="name it: label=FILE.npy (--label)"
         )
-    column = _parts(file.stem)[1]
+    column = name_parts(file.stem)[1]
     column = column if column.casefold() in INPUT_WORDS else "x"
     columns, mark = {column: load(file), "y": load(found)}, [file, found]
     if truth is not None:
         mark.append(Path(truth) if Path(truth).exists() else file.parent / truth)
         columns["truth"] = load(mark[-1])
     raw = Raw(columns, str(file), {}, stamp(mark), files=tuple(mark))
-    return Found(file.stem, {_parts(file.stem)[0]: raw}), "y"
+    return Found(file.stem, {name_parts(file.stem)[0]: raw}), "y"
 
 
 def read_npy_folder(folder: Path) -> Found:
     """A folder of .npy files, each one array of an .npz file: x_train.npy, y_train.npy, x_test.npy, ..."""
     splits: dict[str, dict[str, Cells]] = {}
     for file in sorted(folder.glob("*.npy")):
-        split, column = _parts(file.stem)
+        split, column = name_parts(file.stem)
         splits.setdefault(split, {})[column] = load(file)
     files = tuple(sorted(folder.glob("*.npy")))
     mark = stamp(files)
@@ -159,10 +159,10 @@ def _unreadable(file: object, error: Exception) -> UnswayedError:
     return UnswayedError(f"a NumPy file of plain arrays, {file}", got="Python objects" if objects else error, do=do)
 
 
-def _parts(name: str) -> tuple[str, str]:
+def name_parts(name: str) -> tuple[str, str]:
     """The split and the column that a name like x_train or test_images speaks of.
 
-    >>> _parts("x_train"), _parts("test_images"), _parts("labels")
+    >>> name_parts("x_train"), name_parts("test_images"), name_parts("labels")
     (('train', 'x'), ('test', 'images'), ('train', 'labels'))
     """
     words = re.split(r"[_\-. ]+", name)
