@@ -55,4 +55,16 @@ def _plain(text: str) -> str:
 
 
 # They register their commands.
-from unswayed.cli import doctor, learn_noise, listing, next, plan, repair, report, review, show, train  # noqa: E402, F401
+from unswayed.cli import (  # noqa: E402, F401
+    doctor,
+    export,
+    learn_noise,
+    listing,
+    next,
+    plan,
+    repair,
+    report,
+    review,
+    show,
+    train,
+)

@@ -12,6 +12,8 @@ from unswayed.registry import lazy_attributes
 if TYPE_CHECKING:
     from unswayed.review.case import Case as Case
     from unswayed.review.case import open_case as open_case
+    from unswayed.review.correction import correct as correct
+    from unswayed.review.export import export as export
     from unswayed.review.server import make_app as make_app
     from unswayed.review.server import serve as serve
     from unswayed.review.store import Decision as Decision
@@ -22,6 +24,8 @@ _NAMES = {
     "open_case": "case",
     "Decision": "store",
     "Decisions": "store",
+    "correct": "correction",
+    "export": "export",
     "make_app": "server",
     "serve": "server",
 }
