@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from unswayed.review.case import Case as Case
     from unswayed.review.case import open_case as open_case
     from unswayed.review.correction import correct as correct
-    from unswayed.review.export import export as export
+    from unswayed.review.output import Exported as Exported
+    from unswayed.review.output import export as export
     from unswayed.review.server import make_app as make_app
     from unswayed.review.server import serve as serve
     from unswayed.review.store import Decision as Decision
@@ -25,7 +26,8 @@ _NAMES = {
     "Decision": "store",
     "Decisions": "store",
     "correct": "correction",
-    "export": "export",
+    "export": "output",
+    "Exported": "output",
     "make_app": "server",
     "serve": "server",
 }

@@ -77,6 +77,6 @@ def _points(gains: np.ndarray, base: float, *, start: int = 0, until: float = 1.
     """
     if not len(gains):
         return [[start, base]]
-    end = int(np.searchsorted(gains, until * gains[-1])) + 1
-    at = np.unique(np.linspace(0, min(end, len(gains)) - 1, POINTS).round().astype(int))
+    end = len(gains) if until == 1 else min(int(np.searchsorted(gains, until * gains[-1])) + 1, len(gains))
+    at = np.unique(np.linspace(0, end - 1, POINTS).round().astype(int))
     return [[start, base], *([start + int(i) + 1, round(base + float(gains[i]), 2)] for i in at)]

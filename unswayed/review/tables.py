@@ -77,7 +77,7 @@ def write_text_table(source: Path, out: Path, edits: Edits) -> int:
                 continue
             if row < 0:
                 names = [_unquoted(cell.removeprefix("\ufeff")) for cell in cells()]
-                place = names.index(edits.column)
+                place = names.index(edits.column) if edits.values else 0
             elif row in edits.dropped:
                 row += 1
                 continue
