@@ -18,10 +18,11 @@ from unswayed.method import Batch, Data, Info, Method
 from unswayed.methods.lccn import LCCN, LCCNDivideMix, confusion, draw, log_posterior, transition_of
 from unswayed.methods.lnsr import LNSR, find_layer, layers_behind
 from unswayed.methods.nmtune import NMTune
-from unswayed.methods.osa import OSA, agreement_weight, prototype_agreement, shared_weight
+from unswayed.methods.osa import OSA, agreement_weight, shared_weight
 from unswayed.methods.sed import SED
 from unswayed.methods.ssr import SSR, balanced_vote, draw_evenly
 from unswayed.methods.turn import TURN, even_selection
+from unswayed.stats.neighbours import prototype_agreement
 from unswayed.stats.teacher import Teacher
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]])

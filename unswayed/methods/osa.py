@@ -15,7 +15,7 @@ from unswayed.errors import UnswayedError
 from unswayed.method import Batch, Data, Info, MakeNet, Method, Stage
 from unswayed.methods.semi import body_of
 from unswayed.prediction import predict
-from unswayed.stats.neighbours import prototypes
+from unswayed.stats.neighbours import prototype_agreement
 from unswayed.stats.rows import register_rows
 
 Judge = Literal["body", "rows"]
@@ -136,24 +136,6 @@ def shared_weight(t: Tensor) -> Tensor:
     """
     u = t.clamp_min(0) / t.max().clamp_min(1e-12)
     return u.square() * (1 - u.square())
-
-
-def prototype_agreement(features: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Cosine of each row with the prototype of its label, minus the mean over all rows and classes: -> `[N]`.
-
-    The prototype is the direction of the sum of all other unit vectors of that label; the only row of a label agrees
-    with nothing, s = 0.
-
-    >>> x = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
-    >>> prototype_agreement(x, torch.tensor([0, 0, 1, 1]), 2)
-    tensor([0.5000, 0.5000, 0.5000, 0.5000])
-    """
-    sums, counts = prototypes(features, y, classes)
-    unit = normalize(torch.nan_to_num(features.float(), 0.0, 0.0, 0.0), dim=1)
-    rest = normalize(sums[y] - unit, dim=1)
-    own = (unit * rest).sum(1) * (counts[y] > 1)
-    occurring = normalize(sums, dim=1)[counts > 0]
-    return own - unit.mean(0) @ occurring.mean(0)
 
 
 def stored_features(x: Column) -> Tensor:

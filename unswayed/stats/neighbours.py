@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from unswayed.errors import UnswayedError
+from unswayed.stats.predictions import Rows
 
 ENTRIES = 2**24  # similarities held at a time: 64 MiB of float32
 
@@ -106,3 +109,35 @@ def prototypes(features: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tenso
         return y.float().T @ unit, y.float().sum(0)
     sums = unit.new_zeros(classes, unit.shape[1]).index_add_(0, y, unit)
     return sums, torch.bincount(y, minlength=classes).to(unit.dtype)
+
+
+@torch.no_grad()
+def prototype_agreement(features: Rows, y: Tensor, classes: int) -> Tensor:
+    """Cosine of each row with the prototype of its label, minus the mean over all rows and classes: -> `[N]`.
+
+    The prototype is the direction of the sum of all other unit vectors of that label; the only row of a label agrees
+    with nothing, s = 0. Features `[N, d]` may be a memory-mapped array: they are read twice, in chunks.
+
+    >>> x = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    >>> prototype_agreement(x, torch.tensor([0, 0, 1, 1]), 2)
+    tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
+    sums, counts = torch.zeros(classes, features.shape[1], device=y.device), torch.zeros(classes, device=y.device)
+    for rows, unit in unit_chunks(features):
+        part, many = prototypes(unit, y[rows], classes)
+        sums, counts = sums + part, counts + many
+    own = torch.empty(len(y), device=y.device)
+    for rows, unit in unit_chunks(features):
+        rest = normalize(sums[y[rows]] - unit, dim=1)
+        own[rows] = (unit * rest).sum(1) * (counts[y[rows]] > 1)
+    occurring = normalize(sums, dim=1)[counts > 0]
+    return own - (sums.sum(0) / len(y)) @ occurring.mean(0)
+
+
+def unit_chunks(features: Rows, entries: int = ENTRIES // 4) -> Iterator[tuple[slice, Tensor]]:
+    """Where these rows are, and they as `unit_rows`, so many numbers at a time: of `[N, d]` in memory or in a file."""
+    size = max(1, entries // max(1, features.shape[1]))
+    for start in range(0, len(features), size):
+        rows = slice(start, min(start + size, len(features)))
+        part = features[rows]
+        yield rows, unit_rows(part.detach() if isinstance(part, Tensor) else torch.from_numpy(np.array(part)))
