@@ -27,6 +27,7 @@ _ROOMS = (
     "report",
 )
 _NAMES = {
+    "audit": "auditing",
     "UnswayedError": "errors",
     "mask_edges": "heads",
     "Method": "method",
