@@ -18,6 +18,7 @@ ROOMS = [
     "__main__",
     "cli",
     "estimator",
+    "bench",
     "review",
     "report",
     "checks",

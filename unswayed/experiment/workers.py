@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import signal
@@ -23,31 +24,66 @@ Work: TypeAlias = Callable[[Any, Tell], None]
 """Called in a worker with a task and with a function that tells the parent something; it must be picklable."""
 
 
-def work_side_by_side(work: Work, tasks: Sequence[Any], jobs: int, listen: Tell) -> None:
+Survive: TypeAlias = Callable[[Any, BaseException], None]
+"""Called with a task that was not done and with the reason: what it raised, or `Lost` where its worker was killed."""
+
+
+class Lost(UnswayedError):
+    """A worker that ended in the midst of a task; `how` it ended, in words."""
+
+    def __init__(self, how: str) -> None:
+        do = "go on with --resume, and with fewer --jobs if memory was short"
+        super().__init__("worker processes that end their runs", got=how, do=do)
+        self.how = how
+
+
+def work_side_by_side(
+    work: Work, tasks: Sequence[Any], jobs: int, listen: Tell, survive: Survive | None = None
+) -> None:
     """Do all `tasks`, `jobs` at a time; `listen` gets what they tell.
 
     Where one fails, is killed, or the caller is interrupted, the others are asked to stop (as by SIGTERM) and awaited.
+    With `survive` a task that fails, or whose worker is killed, is told to it, and the others go on.
     """
     waiting, threads = iter(tasks), max(1, torch.get_num_threads() // jobs)
     workers: dict[Connection, BaseProcess] = {}
-    busy: set[Connection] = set()
-    try:
-        for task in [next(waiting) for _ in range(min(jobs, len(tasks)))]:
+    doing: dict[Connection, Any] = {}
+
+    def hand(task: Any, pipe: Connection | None = None) -> None:
+        if pipe is None:
             pipe, process = _start(work, threads)
             workers[pipe] = process
             _hand(pipe, process, task)
-            busy.add(pipe)
-        while busy:
-            for pipe in [pipe for pipe in wait(list(busy)) if isinstance(pipe, Connection)]:
+        else:
+            try:
+                _hand(pipe, workers[pipe], task)
+            except Lost:  # killed between two tasks
+                if survive is None:
+                    raise
+                workers.pop(pipe)
+                hand(task)
+                return
+        doing[pipe] = task
+
+    try:
+        for task in itertools.islice(waiting, jobs):
+            hand(task)
+        while doing:
+            for pipe in [pipe for pipe in wait(list(doing)) if isinstance(pipe, Connection)]:
                 what, value = _hear(pipe, workers[pipe])
                 if what == "news":
                     listen(value)
-                elif what == "failed":
-                    raise value
-                elif (task := next(waiting, None)) is not None:
-                    _hand(pipe, workers[pipe], task)
-                else:
-                    busy.remove(pipe)
+                    continue
+                task = doing.pop(pipe)
+                if what != "done":
+                    if survive is None:
+                        raise value
+                    survive(task, value)
+                if what == "lost":
+                    workers.pop(pipe)
+                    pipe.close()
+                if (task := next(waiting, None)) is not None:
+                    hand(task, pipe if what != "lost" else None)
     finally:
         for pipe in workers:
             pipe.close()  # a worker takes the end of its pipe as the request to stop
@@ -88,17 +124,15 @@ def _hand(pipe: Connection, process: BaseProcess, task: Any) -> None:
 def _hear(pipe: Connection, process: BaseProcess) -> Any:
     try:
         return pipe.recv()
-    except (EOFError, OSError) as error:
-        raise _lost(process) from error
+    except (EOFError, OSError):
+        return "lost", _lost(process)
 
 
-def _lost(process: BaseProcess) -> UnswayedError:
+def _lost(process: BaseProcess) -> Lost:
     process.join(timeout=10)
     code = process.exitcode
     how = f"one killed by signal {-code}" if code is not None and code < 0 else f"one that ended with code {code}"
-    hint = " (often for want of memory)" if code == -9 else ""
-    do = "go on with --resume, and with fewer --jobs if memory was short"
-    return UnswayedError("worker processes that end their runs", got=f"{how}{hint}", do=do)
+    return Lost(how + (" (often for want of memory)" if code == -9 else ""))
 
 
 # ------------------------------------------------------------------------------------------ in the worker
