@@ -56,6 +56,7 @@ def _plain(text: str) -> str:
 
 # They register their commands.
 from unswayed.cli import (  # noqa: E402, F401
+    audit,
     doctor,
     export,
     learn_noise,

@@ -41,13 +41,15 @@ def _arm_words() -> list[str]:
     return [*methods.names(), *losses.names(), *heads.heads.names(), *nets.bodies.names()]
 
 
-def _noises() -> list[str]:
+def known_noises() -> list[str]:
+    """Names of noise models, for completion."""
     from unswayed import noise
 
     return noise.noises.names()
 
 
-def _sources() -> list[str]:
+def known_sources() -> list[str]:
+    """Names of data sets, for completion."""
     from unswayed import data
 
     return data.sources.names()
@@ -58,7 +60,7 @@ Data = Annotated[
     typer.Argument(
         help="A file (Parquet, CSV, TSV, JSON lines, .npz), a folder (images, sounds, a saved Hugging Face data set), "
         "or a name (digits, wine, breast-cancer; `unswayed list data`).",
-        autocompletion=_sources,
+        autocompletion=known_sources,
     ),
 ]
 INPUT, LABELS, TRAINING, RUNNING = "Data", "Labels", "Training", "Running"
@@ -124,7 +126,9 @@ def train(
     ] = 0.2,
     noise: Annotated[
         str | None,
-        typer.Option(help="Spoil the labels by this model (a study).", autocompletion=_noises, rich_help_panel=LABELS),
+        typer.Option(
+            help="Spoil the labels by this model (a study).", autocompletion=known_noises, rich_help_panel=LABELS
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Share of labels to spoil, 0 to 1; goes with --noise.", rich_help_panel=LABELS)
@@ -234,21 +238,21 @@ def train(
     common: dict[str, Any] = {
         "data": data, "reader": reader, "encoder": encoder, "features": features or (), "noise": noise,
         "rate": rate or 0.0,
-        "noise_settings": _noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
+        "noise_settings": noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
         "limit": limit, "hold_out": hold_out, "epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "optimizer": optimizer, "clip": clip, "flip": flip, "device": device, "precision": precision,
         "analyse": analyse,
     }  # fmt: skip
     configs = [Config(arm=text, seed=seed, **common) for seed in range(seeds) for text in arms]
     _check(configs[: len(arms)])
-    folder = out or Path("runs") / _folder_name(data, label, noise, rate)
+    folder = out or Path("runs") / folder_name(data, label, noise, rate)
     cells = make_cells(configs, folder)
     todo = cells if dry_run else claim(cells, resume=resume, fresh=fresh)
     how = {"jobs": jobs, "resume": resume, "fresh": fresh, "save_seconds": save_seconds, "tensorboard": tensorboard}
     _go(cells, todo, folder, how, dry_run=dry_run, as_json=as_json)
 
 
-def _noise_settings(noise: str | None, rate: float | None, given: list[str]) -> dict[str, Any]:
+def noise_settings(noise: str | None, rate: float | None, given: list[str]) -> dict[str, Any]:
     """The settings of the noise; values that name a file are read from it."""
     from unswayed.experiment.arms import read_value
 
@@ -299,10 +303,11 @@ def _check(configs: list[Config]) -> None:
         check_values(settings, known, f"the noise {name}")
 
 
-def _folder_name(data: str, label: str | None, noise: str | None, rate: float | None) -> str:
+def folder_name(data: str, label: str | None, noise: str | None, rate: float | None) -> str:
+    """A folder's name for what is made of the data."""
     from unswayed.experiment.pool import slug
 
-    path = Path(data.partition(":")[0] if data.partition(":")[0] in _sources() else data).absolute()
+    path = Path(data.partition(":")[0] if data.partition(":")[0] in known_sources() else data).absolute()
     if path.name in ("..", ""):
         path = path.resolve()
     name = path.parent.name if path.stem in ("train", "data") and path.parent.name else path.stem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from unswayed.data import arrays, files
 from unswayed.data.features import FILES, read_arrays
-from unswayed.data.labels import Labels, order_classes, read_labels
 from unswayed.data.raw import Cells
 from unswayed.data.store import cache_folder
 from unswayed.errors import UnswayedError, suggest
@@ -32,51 +30,12 @@ def read_matrix(file: str | Path, what: str = "numbers", *, cache: str | Path | 
     return torch.from_numpy(array)
 
 
-def read_column(file: str | Path, column: str | None = None, *, cache: str | Path | None = None) -> Labels:
-    """A file of one label a row (.npy, .npz, or the column of a table); missing ones and negative numbers are -1.
+def read_column(file: str | Path, column: str | None = None, *, cache: str | Path | None = None) -> Cells:
+    """A file of one label a row (.npy, .npz, .safetensors, or the column of a table), as the file holds them.
 
     Raises UnswayedError where there is no such file or column.
     """
     path = Path(file).expanduser()
-    cells = _cells(path, column, cache)
-    if isinstance(cells, np.ndarray) and cells.dtype.kind in "if":
-        cells = np.where(np.nan_to_num(cells, nan=-1) < 0, np.nan, cells)
-    return read_labels(cells, column=column or path.name)
-
-
-def number_classes(
-    labels: Labels, width: int | None = None, names: Sequence[str] | None = None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels as numbers of classes [N], -1 where missing, and the names of the classes: one a column of probabilities.
-
-    `width` is the number of columns, `names` what they are called. Without names, labels that are whole numbers below
-    `width` name their column; other labels name the columns in their order (by value where all are numbers, by spelling
-    otherwise), and there have to be as many. Raises UnswayedError where labels and columns do not fit.
-
-    >>> number_classes(Labels(("2", "1"), np.array([0, 1, -1])), 3)
-    (tensor([ 2,  1, -1]), ('0', '1', '2'))
-    >>> number_classes(Labels(("dog", "cat"), np.array([0, 1, 0])), 2)
-    (tensor([1, 0, 1]), ('cat', 'dog'))
-    """
-    used = order_classes(labels.used())
-    counted = tuple(map(str, range(width or 0)))
-    if names is not None:
-        classes = tuple(names)
-    elif width is None or set(used) <= set(counted):
-        classes = counted or used
-    else:
-        classes = used
-    if len(used) == 0:
-        raise UnswayedError("labels of two classes or more", got="no label at all: every one is missing")
-    if strange := [name for name in used if name not in classes]:
-        raise UnswayedError(f"labels among {', '.join(classes[:10])}", got=strange[0], do="check --classes")
-    if width is not None and len(classes) != width:
-        do = "name all classes in the order of the columns: --classes a,b,c"
-        raise UnswayedError(f"probabilities of {len(classes)} classes", got=f"{width} columns", do=do)
-    return torch.from_numpy(labels.encode(classes)), classes
-
-
-def _cells(path: Path, column: str | None, cache: str | Path | None) -> Cells:
     end = path.suffix.casefold()
     if end == ".npy":
         return _mapped(path)

@@ -10,6 +10,7 @@ from typing import Any
 from unswayed import heads, losses, methods, nets
 from unswayed.errors import UnswayedError, suggest
 
+AUTO = "auto"  # the word for a method that is chosen when the data are known
 _WORD = re.compile(r"(?P<name>[^\s()]+)(?:\((?P<settings>[^()]*)\))?\s*")
 
 
@@ -28,7 +29,8 @@ class Arm:
 def parse_arm(text: str) -> Arm:
     """Read an arm: names of a method, a loss, a head and a body in any order, each with settings in brackets.
 
-    An unknown word raises and tells the nearest ones; so does a part that is named twice.
+    An unknown word raises and tells the nearest ones; so does a part that is named twice. "auto" stands for the method
+    and the loss, plain until the data are known.
 
     >>> arm = parse_arm("gce edge-masked(keep=.1, score=obd)")
     >>> arm.method, arm.loss, arm.head, arm.settings
@@ -40,6 +42,9 @@ def parse_arm(text: str) -> Arm:
     settings: dict[str, dict[str, Any]] = {}
     titles = []
     for name, given in _words(text):
+        if name == AUTO:
+            titles.append(name)
+            continue
         part = _part_of(name)
         if part in found:
             raise UnswayedError(f"one {part} an arm", got=f"{found[part]} and {name} in '{text}'")
@@ -47,6 +52,11 @@ def parse_arm(text: str) -> Arm:
         if given:
             settings[part] = _settings(given)
         titles.append(f"{name}({' '.join(given.split())})" if given else name)
+    if AUTO in titles and (named := found.keys() & {"method", "loss"}):
+        words = ", ".join(found[part] for part in sorted(named))
+        raise UnswayedError(
+            "auto, which chooses method and loss by itself", got=f"{words} in '{text}'", do="leave it out"
+        )
     return Arm(title=" + ".join(titles), settings=settings, **found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from unswayed.engine import Record
 from unswayed.errors import UnswayedError
 from unswayed.experiment.arms import parse_arm
 from unswayed.experiment.config import Config
+from unswayed.experiment.features import Progress, silent
 from unswayed.experiment.run import build, train
 from unswayed.experiment.task import Task
 from unswayed.experiment.workers import Tell, work_side_by_side
@@ -28,7 +29,6 @@ from unswayed.stats.rows import row_buffers
 
 FOLDS = 5
 _DEAL, _FOLD = 6, 7  # what a seed is used for (0 to 5: the task and a run)
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def make_evidence(
     *,
     folds: int = FOLDS,
     jobs: int = 1,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Evidence:
     """Train the arm of `config` once a fold on all other rows, `jobs` at a time, and gather what the models say.
 

@@ -24,6 +24,7 @@ from unswayed.engine import Evaluate, Outcome, Record, Watcher, fit
 from unswayed.errors import UnswayedError
 from unswayed.experiment.analysis import Analysis
 from unswayed.experiment.arms import Arm, parse_arm
+from unswayed.experiment.automatic import settle
 from unswayed.experiment.config import Config
 from unswayed.experiment.scoring import Beliefs, beliefs_of, score_suspicion, score_test, true_rate, true_transition
 from unswayed.experiment.task import Task, make_task, read_data
@@ -60,6 +61,8 @@ def run(
 ) -> Result:
     """Read the data (or take `dataset`), spoil labels as configured, train, score, and write files to `folder`.
 
+    The arm "auto" becomes another one when the data are known: `summary["advice"]` says which and why.
+
     Files: checkpoint.safetensors (the trained method), result.json, samples.csv (every training row with suspicion and
     suggested label), gallery.json (the most suspicious rows as a person sees them), and where masks are analysed
     masks.npz.
@@ -67,13 +70,14 @@ def run(
     arm = parse_arm(config.arm)  # a typing error should not cost a minute of reading
     dataset = dataset or read_data(config, progress)
     task, place = make_task(config, dataset), find_place(config.device, config.precision)
-    method = build(config, arm, task)
+    chosen, advice = settle(config, task)
+    method = build(chosen, parse_arm(chosen.arm), task)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     keep: dict[str, Any] = {"folder": folder, "resume": resume, "save_seconds": save_seconds}
     analysis = None
     if config.analyse:
-        analysis = Analysis(config, method, task, place, folder=folder, resume=resume)
-    outcome = train(config, method, task, place, watch=watch, analysis=analysis, **keep)
+        analysis = Analysis(chosen, method, task, place, folder=folder, resume=resume)
+    outcome = train(chosen, method, task, place, watch=watch, analysis=analysis, **keep)
     beliefs, summary = score(method, task, outcome, place)
     summary = {
         "schema": 1,
@@ -89,6 +93,8 @@ def run(
         "machine": describe(),
         "started": started,
     }
+    if advice is not None:
+        summary["advice"] = advice.as_json()
     if folder is not None and place.first:
         write_files(folder, task, beliefs, summary)
     return Result(task, method, beliefs, summary)
