@@ -10,6 +10,7 @@ from unswayed.stats.mixtures import beta_mixture, gaussian_mixture
 from unswayed.stats.rows import register_rows, row_buffers
 from unswayed.stats.snapshot import Snapshot
 from unswayed.stats.teacher import Teacher
+from unswayed.stats.trajectories import Trajectories
 from unswayed.stats.transition import estimate_transition
 from unswayed.stats.wrong_events import DynamicWeights, ido_weights
 
@@ -19,6 +20,7 @@ __all__ = [
     "LabelWave",
     "Snapshot",
     "Teacher",
+    "Trajectories",
     "beta_mixture",
     "confidence",
     "estimate_transition",
