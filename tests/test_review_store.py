@@ -45,7 +45,7 @@ def test_each_verdict(audit: Audit, tmp_path: Path) -> None:
         *(("both", "cat"), ("none", None), ("skip", None)),
     ]
     assert base.state.tolist() == [SETTLED] * 5 + [SKIPPED]
-    assert base.wrong.tolist() == [True, False, True, False, True, False]
+    assert base.wrong.tolist() == [True, False, True, False, False, False]  # no label is no wrong one
     with sqlite3.connect(tmp_path / "review.sqlite") as file:
         rows = file.execute("SELECT row, verdict, label, given, reviewer FROM decisions ORDER BY id").fetchall()
         assert rows[0] == (10, "accept", "dog", "cat", "Ada")

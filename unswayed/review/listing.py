@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.auditing.acquire import next_labels
 from unswayed.auditing.table import KINDS
 from unswayed.errors import UnswayedError
 from unswayed.review.case import Case
 from unswayed.review.store import CONFLICT, OPEN, SETTLED, SKIPPED, STATES
 
-ORDERS = ("suspicion", "row", "pair")
+ORDERS = ("suspicion", "useful", "row", "pair")
 SHOWN = ("all", "undecided", "decided", "skipped", "conflict")
 _STATES = {"undecided": (OPEN, SKIPPED), "decided": (SETTLED, CONFLICT), "skipped": (SKIPPED,), "conflict": (CONFLICT,)}
 _KEPT = 16  # lists remembered; one of 60,000 rows takes half a megabyte
@@ -105,9 +106,18 @@ class Lists:
             for (g, s), count in seen.most_common(_PAIRS)
         ]
 
+    def _useful(self) -> np.ndarray:
+        """The labels from whose check most is learned first, by the decisions so far; the settled ones at the end."""
+        audit, decisions = self.case.audit, self.case.decisions
+        settled = {at: decisions.verdict(at) for at in decisions.decided()}
+        decided = {at: made.label for at, made in settled.items() if made is not None and made.label is not None}
+        found = next_labels(audit, len(audit), decided=decided).numpy()
+        rest = self._orders["suspicion"]
+        return np.concatenate([found, rest[~np.isin(rest, found)]])
+
     def _make(self, asked: Filter) -> np.ndarray:
         audit = self.case.audit
-        found: np.ndarray = self._orders[asked.order]
+        found = self._useful() if asked.order == "useful" else self._orders[asked.order]
         keep = np.ones(len(audit), dtype=bool)
         if asked.kind == "issues":
             keep &= self._suspicion > 0.5

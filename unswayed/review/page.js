@@ -178,7 +178,25 @@ function undo() {
 
 function accept(answer) {
   list.update(answer.line);
-  showProgress(answer.progress);
+  showCounts(answer.progress);
+  lookAhead();
+}
+
+// The outlook takes longer than a key may: it follows, and several keys share one.
+async function lookAhead() {
+  now.stale = true;
+  if (now.looking) return;
+  now.looking = true;
+  try {
+    while (now.stale) {
+      now.stale = false;
+      showProgress((await ask("progress")).progress);
+    }
+  } catch (error) {
+    trouble(error);
+  } finally {
+    now.looking = false;
+  }
 }
 
 function openChooser() {
@@ -187,15 +205,17 @@ function openChooser() {
 
 // Progress
 
-const figures = (progress) => `${count(progress.settled)} checked, ${count(progress.found)} errors found, about ${count(progress.remaining[0])} left.`;
+const figures = (progress) => `${count(progress.settled)} checked, ${count(progress.found)} errors found, about ${count(progress.remaining)} left.`;
 
-function showProgress(progress) {
+function showCounts(progress) {
+  if (progress.last < now.last) return; // overtaken by a newer answer
   now.last = progress.last;
-  const [left, low, high] = progress.remaining;
+  now.left = progress.left ?? now.left;
+  const [, low, high] = now.left;
   const facts = [
     ["Checked", count(progress.settled), `of ${count(progress.rows)}`],
     ["Errors found", count(progress.found), progress.precision === null ? "" : `${percent(progress.precision)} of those checked`],
-    ["Probably left", count(left), `${count(low)} to ${count(high)}`],
+    ["Probably left", count(progress.remaining), `${count(low)} to ${count(high)}`],
     ["Share found", percent(progress.share), "of all errors, estimated"],
   ];
   if (progress.skipped) facts.push(["Skipped", count(progress.skipped), ""]);
@@ -214,6 +234,10 @@ function showProgress(progress) {
   meter.setAttribute("aria-valuenow", String(Math.round(100 * progress.share)));
   meter.setAttribute("aria-valuetext", `${percent(progress.share)} of all errors, estimated`);
   meter.replaceChildren(fill);
+}
+
+function showProgress(progress) {
+  showCounts(progress);
   const advice = element("advice");
   advice.textContent = progress.advice;
   advice.classList.toggle("stop", progress.stop);
@@ -343,6 +367,7 @@ async function begin() {
   document.title = `${about.name} · unswayed review`;
   element("title").textContent = about.name;
   element("verdict").textContent = about.verdict;
+  element("budget").textContent = about.budget;
   trouble(null);
   root.dataset.shows = about.shows ?? "none";
   chooser = new Chooser((label) => act("other", label));

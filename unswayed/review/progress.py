@@ -2,72 +2,112 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 
+from unswayed.auditing.acquire import recalibrate, worth_going_on
+from unswayed.auditing.budget import error_budget
+from unswayed.auditing.table import Audit
 from unswayed.review.case import Case
 from unswayed.review.store import CONFLICT, OPEN, SETTLED, SKIPPED
 
 POINTS = 80  # of each curve
 NEXT = 50  # labels that the advice looks ahead
-_FEW = 0.05  # of the next labels wrong: not worth a person's time
-_PRIOR = 10.0  # labels that the calibration of the audit weighs, against what was found
+_REACHED = 0.95  # of the errors: where the curve of what is expected ends
 
 
 class Progress:
-    """The state of a review and its outlook, made anew after every decision."""
+    """The state of a review and its outlook. Every settled row re-calibrates the suspicion of those that are left."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self._suspicion = case.audit.suspicion.double().numpy()
-        self._order = case.audit.order().numpy()
+        self._lock = threading.Lock()
+        self._known: tuple[int, Audit] = (-1, case.audit)
+        self._outlook: tuple[int, dict[str, Any]] = (-1, {})
 
-    def now(self) -> dict[str, Any]:
-        """Figures for the page.
-
-        What is left is estimated by the suspicions of the rows that nobody has settled. Our choice: their sum is scaled
-        by how the settled rows turned out, (found + 10) / (expected + 10), so that an audit that is too sure, or not
-        sure enough, is put right by the person.
-        """
-        decisions, suspicion = self.case.decisions, self._suspicion
+    def brief(self) -> dict[str, Any]:
+        """Counts, and the errors that are probably left: what changes with every key, in milliseconds."""
+        decisions = self.case.decisions
         decisions.refresh()
-        settled = decisions.state == SETTLED
-        done = np.flatnonzero(settled)
-        done = done[np.argsort(decisions.when[done], kind="stable")]
-        found = int(decisions.wrong.sum())
-        scale = (found + _PRIOR) / (float(suspicion[settled].sum()) + _PRIOR)
-        left = self._order[~settled[self._order]]
-        expected = np.minimum(suspicion[left] * scale, 1.0)
-        remaining, spread = float(expected.sum()), float(np.sqrt((expected * (1 - expected)).sum()))
-        coming = float(expected[:NEXT].mean()) if len(left) else 0.0
-        total = found + remaining
+        state, found = decisions.state, int(decisions.wrong.sum())
+        settled = int((state == SETTLED).sum())
+        remaining = float(self._expected().sum())
         return {
-            "rows": len(settled),
-            "settled": int(settled.sum()),
-            "open": int((decisions.state == OPEN).sum()),
-            "skipped": int((decisions.state == SKIPPED).sum()),
-            "conflicts": int((decisions.state == CONFLICT).sum()),
+            "rows": len(state),
+            "settled": settled,
+            "open": int((state == OPEN).sum()),
+            "skipped": int((state == SKIPPED).sum()),
+            "conflicts": int((state == CONFLICT).sum()),
             "found": found,
-            "precision": found / len(done) if len(done) else None,
-            "remaining": [remaining, max(0.0, remaining - 1.96 * spread), remaining + 1.96 * spread],
-            "share": found / total if total else 1.0,
-            "coming": {"labels": min(NEXT, len(left)), "wrong": coming},
-            "stop": not len(left) or coming < _FEW,
-            "advice": _advice(len(left), coming),
-            "path": _points(np.cumsum(decisions.wrong[done]), 0),
-            "ahead": _points(np.cumsum(expected), found, start=len(done), until=0.95),
+            "precision": found / settled if settled else None,
+            "remaining": remaining,
+            "share": found / (found + remaining) if found + remaining else 1.0,
             "last": decisions.last,
         }
 
+    def now(self) -> dict[str, Any]:
+        """The same with the interval of what is left, advice, and the curves."""
+        brief = self.brief()
+        with self._lock:
+            if self._outlook[0] != brief["last"]:
+                self._outlook = (brief["last"], self._look_ahead())
+        return brief | self._outlook[1]
 
-def _advice(left: int, coming: float) -> str:
-    if not left:
-        return "Every label is settled."
-    ahead = min(NEXT, left)
-    if coming < _FEW:
-        return f"You may stop now: of the next {ahead} labels about {coming * ahead:.1f} are wrong."
-    return f"Go on: of the next {ahead} labels about {coming * ahead:.0f} are wrong."
+    def budget(self) -> str:
+        """What a review is expected to take, before any decision, in words."""
+        if not bool((self.case.audit.given >= 0).any()):
+            return ""
+        return error_budget(self.case.audit).sentence()
+
+    def _look_ahead(self) -> dict[str, Any]:
+        decisions = self.case.decisions
+        going = worth_going_on(self.case.audit, decided=self._decided(), batch=NEXT)
+        done = np.flatnonzero(decisions.state == SETTLED)
+        done = done[np.argsort(decisions.when[done], kind="stable")]
+        found, expected = int(decisions.wrong.sum()), self._expected()
+        ahead = min(NEXT, len(expected))
+        wrong = going.found.value * ahead
+        if not len(expected):
+            advice = "Every label is settled."
+        elif going.go:
+            advice = f"Go on: about {wrong:.0f} of the next {ahead} labels are wrong."
+        else:
+            advice = f"You may stop now: about {wrong:.0f} of the next {ahead} labels are wrong."
+        return {
+            "left": list(going.left),
+            "stop": not going.go,
+            "advice": advice,
+            "path": _points(np.cumsum(decisions.wrong[done]), 0),
+            "ahead": _points(np.cumsum(expected), found, start=len(done), until=_REACHED),
+        }
+
+    def _expected(self) -> np.ndarray:
+        """How probably each label that is there and not settled is wrong, the most suspicious first."""
+        audit = self._recalibrated()
+        free = (self.case.decisions.state != SETTLED) & (audit.given.numpy() >= 0)
+        return np.sort(audit.suspicion.double().numpy()[free])[::-1]
+
+    def _recalibrated(self) -> Audit:
+        last, audit = self._known
+        if last != self.case.decisions.last:
+            last, audit = self._known = self.case.decisions.last, recalibrate(self.case.audit, self._decided())
+        return audit
+
+    def _decided(self) -> dict[int, int]:
+        """The label of each settled row. Where none fits it is any but the given one: all that counts is that it was
+        wrong.
+        """
+        audit, decisions = self.case.audit, self.case.decisions
+        number = {name: i for i, name in enumerate(audit.classes)}
+        found = {}
+        for at in np.flatnonzero(decisions.state == SETTLED).tolist():
+            made = decisions.verdict(at)
+            if made is not None:
+                other = (int(audit.given[at]) + 1) % len(audit.classes)
+                found[at] = other if made.label is None else number[made.label]
+        return found
 
 
 def _points(gains: np.ndarray, base: float, *, start: int = 0, until: float = 1.0) -> list[list[float]]:

@@ -128,6 +128,7 @@ class Desk:
             "pairs": self.lists.pairs(),
             "shows": shows,
             "trouble": trouble,
+            "budget": self._progress.budget(),
             "progress": self._progress.now(),
         }
 
@@ -175,7 +176,7 @@ class Desk:
     def undo(self, said: dict[str, Any]) -> dict[str, Any]:
         """Take back the reviewer's last decision."""
         made = self.case.decisions.undo(str(said.get("reviewer") or ""))
-        return {"line": None, "progress": self._progress.now()} if made is None else self._after(made.at)
+        return {"line": None, "progress": self._progress.brief()} if made is None else self._after(made.at)
 
     def position(self, at: int) -> int:
         """A position of the audit, checked."""
@@ -184,7 +185,7 @@ class Desk:
         return at
 
     def _after(self, at: int) -> dict[str, Any]:
-        return {"line": self.lists.line(at), "progress": self._progress.now()}
+        return {"line": self.lists.line(at), "progress": self._progress.brief()}
 
     def _name(self) -> str:
         config = self.case.rows.config

@@ -74,7 +74,7 @@ class Decisions:
         self.path, self.audit = Path(path), audit
         self.last = 0
         self.state = np.zeros(len(audit), dtype=np.int8)
-        self.wrong = np.zeros(len(audit), dtype=bool)  # settled, and the given label was not right
+        self.wrong = np.zeros(len(audit), dtype=bool)  # settled, and the label that was there was not right
         self.when = np.zeros(len(audit), dtype=np.int64)  # number of the decision that settled the row
         self._given = audit.given.numpy()
         self._stacks: dict[int, dict[str, list[Decision]]] = {}
@@ -217,7 +217,7 @@ class Decisions:
         given = int(self._given[at])
         kept = self.audit.classes[given] if given >= 0 else None
         settled = self.state[at] == SETTLED
-        self.wrong[at] = settled and (settling[-1].label is None or settling[-1].label != kept)
+        self.wrong[at] = settled and kept is not None and settling[-1].label != kept
         self.when[at] = settling[0].id if settled else 0
 
     def _open(self) -> None:
