@@ -18,7 +18,7 @@ from unswayed.stats.noise_stability import choose
 Decisions = Mapping[int, int | str]
 """Position of a row in the audit -> the class that a person says is right, by number or name."""
 
-SLOPE = 0.3  # deviation of the logarithm of how much steeper suspicion should be, before any decision
+SLOPE = 0.3  # deviation of how much steeper suspicion should be, before any decision
 
 
 class Going(NamedTuple):
@@ -81,21 +81,22 @@ def read_decisions(audit: Audit, decided: Decisions) -> dict[int, int]:
 def recalibrate(audit: Audit, decided: Decisions) -> Audit:
     """The audit as decisions have it: decided rows are known, and the suspicion of the others is shifted and stretched.
 
-    A logistic regression of "the label was wrong" on the log-odds of suspicion, with a prior that says: the shift is as
-    uncertain as the noise rate is, the slope one within a third. So ten decisions move it a little, and hundreds
-    decide. Rows may have been chosen by suspicion: given the suspicion, that biases nothing. The rate's interval
-    narrows accordingly; matrix and kinds of undecided rows stay.
+    Beta calibration (Kull, Silva Filho and Flach, AISTATS 2017): a logistic regression of "the label was wrong" on
+    log s and -log(1 - s), whose two slopes correct the high end and the low end apart, with a prior that says: the
+    shift is as uncertain as the noise rate is, the slopes are one within a third. So ten decisions move it a little,
+    and hundreds decide. Rows may have been chosen by suspicion: given the suspicion, that biases nothing. The rate's
+    interval narrows accordingly; matrix and kinds of undecided rows stay.
     """
     settled = read_decisions(audit, decided)
     at = torch.tensor([place for place in settled if int(audit.given[place]) >= 0], dtype=torch.int64)
     if not len(settled):
         return audit
     said = torch.tensor([settled[int(place)] for place in at], dtype=torch.int64)
-    odds = audit.suspicion.double().clamp(1e-5, 1 - 1e-5).logit()
-    wide = _width(audit.noise.rate)
-    shift, slope, error = _fit(odds[at], (said != audit.given[at]).double(), wide)
+    sure = audit.suspicion.double().clamp(1e-5, 1 - 1e-5)
+    design = torch.stack([torch.ones_like(sure), sure.log(), -(1 - sure).log()], 1)
+    found, error = _fit(design[at], (said != audit.given[at]).double(), _width(audit.noise.rate))
     present = audit.given >= 0
-    suspicion = torch.where(present, (shift + slope * odds).sigmoid().float(), audit.suspicion)
+    suspicion = torch.where(present, (design @ found).sigmoid().float(), audit.suspicion)
     ratio = suspicion / audit.suspicion.clamp_min(1e-6)
     keeps = audit.suggested == audit.given
     probability = torch.where(keeps, 1 - suspicion, (audit.probability * ratio).clamp(max=1.0))
@@ -112,11 +113,10 @@ def recalibrate(audit: Audit, decided: Decisions) -> Audit:
     return replace(audit, suspicion=suspicion, suggested=suggested, probability=probability, kind=kind, noise=changed)
 
 
-def _fit(odds: Tensor, wrong: Tensor, wide: float) -> tuple[float, float, float]:
-    """Shift and slope by Newton's method on the posterior, and the deviation of the shift that is left."""
-    design = torch.stack([torch.ones_like(odds), odds], 1)
-    prior = torch.tensor([1 / wide**2, 1 / SLOPE**2], dtype=torch.float64)
-    start = torch.tensor([0.0, 1.0], dtype=torch.float64)
+def _fit(design: Tensor, wrong: Tensor, wide: float) -> tuple[Tensor, float]:
+    """Shift and slopes [3] by Newton's method on the posterior, and the deviation of the shift that is left."""
+    prior = torch.tensor([1 / wide**2, 1 / SLOPE**2, 1 / SLOPE**2], dtype=torch.float64)
+    start = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
     found = start.clone()
     for _ in range(50):
         chance = (design @ found).sigmoid()
@@ -127,7 +127,8 @@ def _fit(odds: Tensor, wrong: Tensor, wide: float) -> tuple[float, float, float]
         if float(step.abs().max()) < 1e-9:
             break
     error = float(torch.linalg.inv(curve)[0, 0].clamp_min(0).sqrt())
-    return float(found[0]), max(float(found[1]), 0.05), error
+    found[1:] = found[1:].clamp_min(0.05)  # more suspicious stays more suspicious
+    return found, error
 
 
 def _width(rate: Interval) -> float:

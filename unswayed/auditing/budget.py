@@ -71,7 +71,7 @@ def error_budget(audit: Audit, *, seed: int = 0) -> Budget:
     checked = sizes.cumsum(0)
     for _ in range(DRAWS):
         rate = 1 / (1 + math.exp(-middle - wide * float(torch.randn((), generator=generator))))
-        slope = math.exp(min(wide, 0.5) * float(torch.randn((), generator=generator)) / 2)
+        slope = math.exp(min(wide, 0.7) * float(torch.randn((), generator=generator)))
         tilted = centre + slope * (odds - centre)
         chance = (tilted + shift_to(tilted, rate, sizes)).sigmoid()
         wrong = torch.binomial(sizes, chance, generator=generator).cumsum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from unswayed.auditing.pooling import MOST, fit_pool, posterior
 from unswayed.stats.mixtures import beta_mixture
 
 SURE = 1e-4  # no voice is surer than this
+NATS = 0.1  # a voice that explains labels so much worse counts 1/e
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def believe(
 ) -> Belief:
     """Beliefs from out-of-fold views (logits [N, K] each), discriminant scores [N, K] and labels [N] (-1 missing).
 
-    Three voices are heard, with equal weight in log-odds:
+    Three voices are heard, in log-odds:
 
     noise      Bayes with the transition matrix that makes the given labels likeliest, P(wrong | x, label, T): right
                where wrong labels fall on easy and hard rows alike.
@@ -40,6 +42,11 @@ def believe(
                right where wrong labels lie on hard rows, as people's do.
     clouds     Bayes within a mixture of clouds which labels merely name: right where classes are clusters, and
                where annotators err as the features do.
+
+    Position weighs 1, as does the better of the other two by the likelihood of the given labels; the worse one loses a
+    factor e for every .1 nats a label that it explains them worse, our choice. The votes of several annotators weigh 3.
+    The mean is flattened as a probability of such an uncertain shift is (by sqrt(1 + pi v / 8), v the variance between
+    the voices' rates), and shifted so that its mean is the estimated rate.
 
     `others`: further suspicions [N] in any unit (of training dynamics), heard as voices by their ranks.
     `annotated`: log-probabilities [N, K] of the true class by the votes of several annotators.
@@ -62,14 +69,17 @@ def believe(
     if annotated is not None:
         heard["annotators"] = (own + annotated).log_softmax(1)
     voices = {name: 1 - each.exp().gather(1, filled[:, None])[:, 0] for name, each in heard.items()}
-    rate = agree({name: _mean(value[known]) for name, value in voices.items()})
-    odds = torch.stack([_logit(value) for value in voices.values()]).mean(0)
+    weights = _weights(
+        _explained(own[known], noisy.transition, y), _explained(clouds.log_probs[known], clouds.transition, y)
+    )
+    rate = agree({name: _mean(value[known]) for name, value in voices.items()}, weights)
+    odds = _together(voices, weights)
     for name, score in others.items():
         voices[name] = by_rank(score, odds, known)
-    if others:
-        odds = torch.stack([_logit(value) for value in voices.values()]).mean(0)
+    odds = _together(voices, weights) / math.sqrt(1 + math.pi / 8 * rate.spread)
     odds = odds + shift_to(odds[known], rate.value)
-    together = torch.stack(list(heard.values())).mean(0).log_softmax(1)
+    weight = torch.tensor([weights[name] for name in heard])
+    together = torch.einsum("v,vnk->nk", weight / weight.sum(), torch.stack(list(heard.values()))).log_softmax(1)
     classes = _with_given(together, labels, odds.sigmoid())
     return Belief(odds, classes, voices, plain.log_probs(stacked).exp(), rate, clouds.distance)
 
@@ -83,11 +93,28 @@ def believe_dynamics(score: Tensor, labels: Tensor, classes: int) -> Belief:
     known = labels >= 0
     y = labels.clamp_min(0)[:, None]
     chance = beta_mixture(score[known]).posterior(score).neg().add(1).clamp(SURE, 1 - SURE).float()
-    rate = Rate(float(_logit(chance[known].mean())), 0.7)
+    rate = Rate(float(_logit(chance[known].mean())), 0.7, 0.0)
     shared = (chance / max(classes - 1, 1))[:, None].expand(-1, classes).clone()
     probs = shared.scatter(1, y, 1 - chance[:, None])
     probs[~known] = 1 / classes
     return Belief(_logit(chance), probs, {"dynamics": chance}, probs, rate, torch.zeros(len(labels)))
+
+
+def _explained(log_probs: Tensor, transition: Tensor, labels: Tensor) -> float:
+    """The mean log-likelihood of given labels [N]: [N, K], [K, K]."""
+    return _mean(torch.logsumexp(log_probs + transition.T[labels].clamp_min(1e-12).log(), 1))
+
+
+def _weights(noise: float, clouds: float) -> dict[str, float]:
+    """How much each voice counts, by the log-likelihoods of the two that explain labels."""
+    best = max(noise, clouds)
+    behind = {"noise": math.exp((noise - best) / NATS), "clouds": math.exp((clouds - best) / NATS)}
+    return {"position": 1.0, **behind, "annotators": 3.0, "dynamics": 1.0}
+
+
+def _together(voices: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    total = sum(weights[name] for name in voices)
+    return torch.stack([weights[name] / total * _logit(value) for name, value in voices.items()]).sum(0)
 
 
 def _unit(view: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class Rate(NamedTuple):
 
     centre: float
     deviation: float
+    spread: float  # variance between the estimates that it was made of
 
     @property
     def value(self) -> float:
@@ -38,24 +39,23 @@ class Rate(NamedTuple):
         return math.hypot(self.deviation, 1 / math.sqrt(max(rows * share * (1 - share), 1.0)))
 
 
-def agree(estimates: Mapping[str, float]) -> Rate:
+def agree(estimates: Mapping[str, float], weights: Mapping[str, float]) -> Rate:
     """One rate from the voices' mean suspicions: by position, by clouds and by transition matrix.
 
-    The transition matrix counts twice, the clouds once; position alone, which takes every hard row for a wrong label,
-    bounds from above and tells only of the spread. How far the three lie apart says how little the labels tell: then
-    what is usual for real data (8 to 38.5 % wrong) counts. Where they agree it counts nothing.
+    The transition matrix counts twice its weight, the clouds theirs; position alone, which takes every hard row for a
+    wrong label, bounds from above and tells only of the spread. How far the three lie apart says how little the labels
+    tell: then what is usual for real data (8 to 38.5 % wrong) counts. Where they agree it counts nothing.
     """
     odds = {name: _logit(value) for name, value in estimates.items()}
-    weights = {"noise": 2.0, "clouds": 1.0, "annotators": 3.0}
-    total = sum(weights[name] for name in odds if name in weights)
-    centre = sum(weights.get(name, 0.0) * value for name, value in odds.items()) / total
+    share = {name: weights[name] * (2 if name == "noise" else 1) for name in odds if name != "position"}
+    centre = sum(share[name] * odds[name] for name in share) / sum(share.values())
     middle = sum(odds.values()) / len(odds)
     spread = sum((value - middle) ** 2 for value in odds.values()) / max(len(odds) - 1, 1)
     spread = max(spread, 1e-4)
     low, high = map(_logit, USUAL)
     usual, wide = (low + high) / 2, ((high - low) / 2 / 1.2816) ** 2
     precision = 1 / spread + 1 / wide
-    return Rate((centre / spread + usual / wide) / precision, precision**-0.5)
+    return Rate((centre / spread + usual / wide) / precision, precision**-0.5, spread)
 
 
 def _logit(value: float) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unswayed.auditing import entry, views
+from unswayed.auditing.annotators import dawid_skene
 from unswayed.auditing.ensemble import Belief, believe, believe_dynamics
 from unswayed.auditing.noise_rate import estimate_noise
 from unswayed.auditing.probabilities import entropy_weighted, normalised_margin, self_confidence
@@ -189,12 +190,9 @@ def _dynamics(dynamics: Any, rows: int, classes: int, given: Tensor) -> tuple[Te
 
 
 def _votes(annotators: Any, given: Tensor, names: tuple[str, ...]) -> Tensor:
-    """Log-probabilities of the true class by Dawid and Skene's model, up to the share of classes: -> [N, K]."""
-    from unswayed.auditing.annotators import dawid_skene
-
+    """The log-likelihood of the true class by Dawid and Skene's model, up to a constant a row: -> [N, K]."""
     found = dawid_skene(entry.check_annotators(annotators, len(given), names), classes=len(names))
-    votes: Tensor = found.posterior.clamp_min(1e-9).log().float()
-    return votes
+    return (found.posterior.clamp_min(1e-9).log() - found.prior.clamp_min(1e-9).log()).log_softmax(1).float()
 
 
 def _filled(votes: Tensor | None) -> Tensor:
