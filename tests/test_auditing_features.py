@@ -180,6 +180,7 @@ X = np.eye(4, dtype=np.float32)
         ([0.0, 1.0, 0.0, 1.0], X, "labels are integers"),
         (["a", "b", "a", "b"], X, "return_inverse"),
         ([0, -1, 0, 1], X, "-1 in 1 rows; leave rows without a label out"),
+        ([0, 10**9, 0, 1], X, "labels are in 0..3, but got 0..1000000000; number the classes"),
         ([0, 1, 0, 1], X * np.nan, "NaN or infinity in row 0"),
         ([0, 1, 0, 1], torch.eye(4) / torch.tensor([[1.0], [1.0], [0.0], [1.0]]), "NaN or infinity in row 2"),
         ([0, 1, 0, 1], X.astype(int), "floating point"),

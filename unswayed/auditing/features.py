@@ -181,8 +181,7 @@ def _known(labels: Rows, features: Rows | Neighbours, k: int, index: Index) -> t
 
 
 def _read(labels: Rows, rows: int) -> Tensor:
-    y: Array = check_labels(labels, rows, int(np.iinfo(np.int32).max))
-    return torch.from_numpy(y.astype(np.int64))
+    return torch.from_numpy(check_labels(labels, rows, rows).astype(np.int64))  # more classes than rows are no classes
 
 
 def _approximate(features: Rows, k: int, probes: int) -> Neighbours:

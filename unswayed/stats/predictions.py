@@ -36,7 +36,8 @@ class Predictions:
             got = f"{self.probs.dtype} of shape {list(self.probs.shape)}"
             raise UnswayedError("probabilities are floating point of shape [N, K]", got=got)
         self.dtype = np.dtype(np.float64 if self.probs.dtype.itemsize > 4 else np.float32)
-        self.labels = check_labels(labels, len(self.probs), self.classes)
+        do = "give probabilities for every class, in the order of the labels' numbers"
+        self.labels = check_labels(labels, len(self.probs), self.classes, do)
 
     def __len__(self) -> int:
         return len(self.probs)
@@ -124,20 +125,20 @@ def as_array(values: Any) -> Array:
     return np.asarray(values)
 
 
-def check_labels(labels: Rows, rows: int, classes: int) -> Array:
-    """Labels as an array of integers 0..K-1, one a row; raises UnswayedError with what to do otherwise."""
+NUMBER = "number the classes: names, labels = numpy.unique(labels, return_inverse=True)"
+
+
+def check_labels(labels: Rows, rows: int, classes: int, do: str = NUMBER) -> Array:
+    """Labels as an array of integers 0..K-1, one a row; raises UnswayedError, with `do` where they are larger."""
     y = as_array(labels)
     if y.shape != (rows,) or y.dtype.kind not in "iu":
-        do = "one label a row of probabilities"
-        if y.dtype.kind not in "iu":
-            do = "number the classes: names, labels = numpy.unique(labels, return_inverse=True)"
+        do = NUMBER if y.dtype.kind not in "iu" else "give one label a row"
         raise UnswayedError(f"labels are integers of shape [{rows}]", got=f"{y.dtype} of shape {list(y.shape)}", do=do)
     low, high = int(y.min()), int(y.max())
     if low < 0:
         got = f"{low} in {int((y < 0).sum())} rows"
         raise UnswayedError(f"labels are in 0..{classes - 1}", got=got, do="leave rows without a label out")
     if high >= classes:
-        do = "give probabilities for every class, in the order of the labels' numbers"
         if low == 1 and high == classes:
             do = "subtract 1: these labels count from 1"
         raise UnswayedError(f"labels are in 0..{classes - 1}", got=f"{low}..{high}", do=do)
