@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +253,8 @@ def test_tab_reaches_everything_and_focus_is_seen(digits: Case, start: Any, visi
         assert found[1] != "none", found
         assert found[2] >= 2, found
         seen.append(found[0])
-    for wanted in "reviewer help-button theme state kind given suggested pair order row list".split():
-        assert wanted in seen
+    assert {"reviewer", "help-button", "theme", "list"} <= set(seen)
+    assert {"state", "kind", "given", "suggested", "pair", "order", "row"} <= set(seen)
     for key in "akobnsu1":
         assert key in seen
     assert sum("neighbour" in name for name in seen) == 8
@@ -289,7 +290,7 @@ def test_names_for_screen_readers(digits: Case, start: Any, visit: Any) -> None:
     assert tab.locator("html").get_attribute("lang") == "en"
     levels = tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 CONTRAST = """() => {
@@ -359,10 +360,12 @@ def test_filters_by_pair_kind_and_state(digits: Case, start: Any, visit: Any) ->
     tab.locator("[name=kind]").select_option("")
     tab.locator("[name=state]").select_option("decided")
     tab.wait_for_function("() => document.querySelector('#count').textContent === '3 rows'")
-    assert page.row() == settled[0]
+    title = "(row) => document.getElementById('card-title').textContent === `Row ${row}`"
+    tab.wait_for_function(title, arg=settled[0])
     tab.locator("[name=state]").select_option("conflict")
     tab.wait_for_function("() => document.querySelector('#count').textContent === '0 rows'")
-    assert "No two reviewers disagree." in tab.locator("#card").inner_text()
+    tab.wait_for_selector("#card > .none")
+    assert tab.locator("#card").inner_text() == "No two reviewers disagree."
     assert count.inner_text() == "0 rows"
 
 
