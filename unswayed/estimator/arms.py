@@ -6,7 +6,7 @@ from typing import Any
 
 from unswayed import heads, losses, nets
 from unswayed.errors import UnswayedError
-from unswayed.experiment.arms import Arm, parse_arm
+from unswayed.experiment.arms import AUTO, parse_arm
 from unswayed.registry import Registry
 
 _KNOWN: dict[str, Registry[Any]] = {"loss": losses.losses, "head": heads.heads, "net": nets.bodies}
@@ -34,18 +34,10 @@ def join_arm(method: str, loss: str | None, head: str | None, net: str | None) -
     return words
 
 
-def exchange_parts(words: str, head: str | None, net: str | None) -> str:
-    """The arm with another head or body, where one is named.
+def settle_arm(words: str, chosen: str) -> str:
+    """The arm with the method that was chosen in the place of "auto".
 
-    >>> exchange_parts("ido(evidence=loss) edge-masked mlp", "kan(grid=3)", None)
-    'ido(evidence=loss) kan(grid=3) mlp'
+    >>> settle_arm("auto kan(grid=3, order=2)", "sce")
+    'sce kan(grid=3, order=2)'
     """
-    arm, others = parse_arm(words), {"head": head, "body": net}
-    parts = (others.get(part) or _words(arm, part) for part in ("method", "loss", "head", "body"))
-    return " ".join(part for part in parts if part)
-
-
-def _words(arm: Arm, part: str) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in arm.settings.get(part, {}).items())
-    name = getattr(arm, part)
-    return f"{name}({settings})" if settings else name or ""
+    return " ".join([chosen, *(word for word in words.split() if word != AUTO)])

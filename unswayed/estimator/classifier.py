@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import threading
 from dataclasses import replace
 from numbers import Integral
@@ -17,17 +18,18 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from unswayed import auditing
 from unswayed.data.columns import TensorColumn
 from unswayed.data.dataset import Dataset, Kind, Split
 from unswayed.engine import Record
 from unswayed.errors import UnswayedError
-from unswayed.estimator.arms import exchange_parts, join_arm
-from unswayed.estimator.evidence import cheap_probabilities, choose, look
+from unswayed.estimator.arms import join_arm, settle_arm
 from unswayed.estimator.files import plain, read_fitted, write_fitted
 from unswayed.estimator.network import keep_predictor
 from unswayed.estimator.rows import Rows
-from unswayed.experiment.arms import parse_arm
+from unswayed.experiment.arms import AUTO, parse_arm
 from unswayed.experiment.config import Config
+from unswayed.experiment.features import frozen
 from unswayed.experiment.run import build, draft, train
 from unswayed.experiment.scoring import beliefs_of
 from unswayed.experiment.task import Task
@@ -50,8 +52,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     loss, head, net   names, each maybe with settings in brackets: "gce(q=.5)", "kan", "mlp(widths=64x32)".
     epochs, batch, optimizer, lr, momentum, weight_decay, schedule, clip, flip   as in `Config`; None: the default for
              the kind of data. Our choice: small data are shown until 200 steps are made, if `epochs` says no other.
-    audit    whether `fit` audits the labels, with out-of-fold probabilities of two cheap models beside the training.
-             Without, what the method itself believes stands in, which is not calibrated.
+    audit    whether `fit` audits the labels before it trains: every row is judged by the others, on the columns of a
+             table or on features of images that no label took part in. Our choice: no network is trained in folds for
+             it, as `unswayed audit` does, which takes several times as long. Without an audit what the method itself
+             believes stands in, which is not calibrated.
+             method="auto" needs the audit and makes it in any case.
     random_state   a number or a RandomState: decides everything that is drawn. None: fresh numbers every time. The
              global generators of NumPy and PyTorch stay as they were.
     device, precision   as in `Config`.
@@ -104,7 +109,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises UnswayedError (a ValueError) for one class only, for fewer than 2 rows, and for settings that do not fit.
         """
-        words = None if self._automatic() else join_arm(self.method, self.loss, self.head, self.net)
+        words = join_arm(self.method, self.loss, self.head, self.net)
         X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -181,28 +186,18 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------- inside fit
 
-    def _automatic(self) -> bool:
-        if self.method != "auto":
-            return False
-        if self.loss is not None:
-            do = f'name one for it, for example method="plain", loss="{self.loss}"'
-            raise UnswayedError('no loss where method="auto" chooses the method', got=self.loss, do=do)
-        return True
-
-    def _fit(self, words: str | None, task: Task, rows: Rows, place: Place, classes: np.ndarray) -> None:
+    def _fit(self, words: str, task: Task, rows: Rows, place: Place, classes: np.ndarray) -> None:
         config, reason = self._config(len(task.train), rows.kind), "named by the user"
-        probs = cheap_probabilities(config, task, place) if words is None or self.audit else None
-        if words is None:
-            assert probs is not None
-            words, reason = choose(task, probs)
-            words = exchange_parts(words, self.head, self.net)
+        automatic = AUTO in words.split()
+        audit = _audit(config, task) if automatic or self.audit else None
+        if automatic and audit is not None:
+            words, reason = settle_arm(words, audit.method), audit.verdict
         config = replace(config, arm=words)
         draft(arm := parse_arm(words))
         method = build(config, arm, task)
         train(config, method, task, place, watch=[_tell] if self.verbose else ())
         probabilities = predict(method, task.train.x, place=place).softmax(1).cpu()
         beliefs = beliefs_of(method, task.train.given, probabilities)
-        audit = look(task, probs, method) if self.audit and probs is not None else None
         self.classes_, self.method_, self.reason_, self.seed_ = classes, words, reason, config.seed
         self.class_count_ = torch.bincount(task.train.given, minlength=len(classes)).numpy()
         self.chosen_ = method.chosen()
@@ -232,6 +227,14 @@ def _task(rows: Rows, x: np.ndarray, given: Tensor, classes: tuple[str, ...]) ->
     split = Split(TensorColumn(rows.read(x)), given, None, torch.arange(len(given)))
     dataset = Dataset("arrays", rows.kind, classes, split, None)
     return Task(dataset, split, None, "given", None, torch.zeros(0, dtype=torch.int64))
+
+
+def _audit(config: Config, task: Task) -> auditing.Audit:
+    """The training rows by features that no label took part in: every row is judged by the others."""
+    with tempfile.TemporaryDirectory() as cache:
+        rows = frozen(task.dataset, replace(config, reader={"cache": cache})).train
+    features, dataset = rows.x.rows(torch.arange(len(rows))), task.dataset
+    return auditing.audit(rows.given, features=features, classes=dataset.classes, kind=dataset.kind, seed=config.seed)
 
 
 def _seed(random_state: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from unswayed.errors import UnswayedError
 from unswayed.estimator.network import Probabilities
 from unswayed.estimator.rows import Rows
 from unswayed.methods.bars import NearestNeighbours
+from unswayed.version import __version__
 from unswayed.writing import replacing
 
 INPUT, OUTPUT = "rows", "probabilities"
@@ -36,7 +38,7 @@ def write_onnx(path: Path, rows: Rows, method: nn.Module, classes: list[str]) ->
         raise UnswayedError("a classifier that ONNX can express", got="knn, whose model is the training rows", do=do)
     whole = Probabilities(copy.deepcopy(rows), copy.deepcopy(method).float()).eval()
     model = _convert(whole, _probes(rows, 3))
-    for name, value in (("classes", "\n".join(classes)), ("made_by", "unswayed")):
+    for name, value in (("classes", json.dumps(classes)), ("made_by", f"unswayed {__version__}")):
         entry = model.metadata_props.add()
         entry.key, entry.value = name, value
     content = model.SerializeToString()

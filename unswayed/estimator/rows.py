@@ -109,8 +109,9 @@ class Rows(nn.Module):
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of every column, [N, d] -> [d] each in float64; a constant column has a deviation of 1."""
     wide = x.astype(np.float64)
-    mean = wide.mean(0)
-    std = np.sqrt(np.square(wide - mean).mean(0))
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is told below
+        mean = wide.mean(0)
+        std = np.sqrt(np.square(wide - mean).mean(0))
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         do = "scale or drop such columns"
         raise UnswayedError("columns whose squares a double can hold", got="numbers beyond 1e150", do=do)
