@@ -286,7 +286,7 @@ def test_names_for_screen_readers(digits: Case, start: Any, visit: Any) -> None:
     assert status.get_attribute("aria-live") == "polite"
     row = page.decide("k")
     assert status.inner_text().startswith(f"Row {row}: kept. 1 checked, 0 errors found, about")
-    tab.wait_for_selector("#chart svg[aria-label^='0 errors found in 1 labels checked; about ']")
+    tab.wait_for_selector("#chart svg[aria-label^='0 errors found in 1 label checked; about ']")
     assert tab.locator("html").get_attribute("lang") == "en"
     levels = tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
     assert levels[0] == 1

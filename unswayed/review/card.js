@@ -117,8 +117,9 @@ function actions(card, { act, choose, undo }) {
   box.append(button("Other", "o", "plain", choose, "Choose another label"));
   if (card.given) box.append(button("Both", "b", "plain", () => act("both"), "Both labels may be right"));
   box.append(button("None fits", "n", "plain", () => act("none")));
-  box.append(button("Skip", "s", "plain quiet", () => act("skip")));
-  box.append(button("Undo", "u", "plain quiet", undo, "Undo my last decision"));
+  const aside = make("span", "aside"); // they wrap together
+  aside.append(button("Skip", "s", "plain quiet", () => act("skip")), button("Undo", "u", "plain quiet", undo, "Undo my last decision"));
+  box.append(aside);
   const chosen = { accept: "a", keep: "k", other: "o", both: "b", none: "n" }[card.verdict];
   box.querySelectorAll("button").forEach((each) => { if (each.getAttribute("aria-keyshortcuts") === chosen) each.classList.add("chosen"); });
   return box;

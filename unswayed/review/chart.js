@@ -1,6 +1,6 @@
 // The curve of errors found by labels checked, and the learning curve of one row.
 
-import { count, draw, make, percent } from "./make.js";
+import { count, draw, make, percent, some } from "./make.js";
 
 function nice(most) {
   const unit = 10 ** Math.floor(Math.log10(Math.max(most, 1)));
@@ -14,7 +14,7 @@ export function budget(box, progress) {
   const here = done[done.length - 1], end = ahead[ahead.length - 1];
   const wide = Math.max(10, end[0], here[0]), high = nice(Math.max(1, end[1], here[1]));
   const x = (n) => 1000 * n / wide, y = (n) => 1000 - 1000 * n / high;
-  const words = `${count(here[1])} errors found in ${count(here[0])} labels checked; about ${count(end[1])} are expected after ${count(end[0])}.`;
+  const words = `${some(here[1], "error")} found in ${some(here[0], "label")} checked; about ${count(end[1])} are expected after ${count(end[0])}.`;
   const picture = draw("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", role: "img", "aria-label": words });
   for (const part of [0, 0.5, 1]) picture.append(draw("path", { class: "grid", d: `M0 ${1000 * part}H1000` }));
   picture.append(draw("path", { class: "ahead", d: path(ahead, x, y) }));

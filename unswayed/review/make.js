@@ -27,6 +27,8 @@ export function count(number) {
   return Math.round(number).toLocaleString("en").replaceAll(",", "\u202f");
 }
 
+export const some = (number, what) => `${count(number)} ${what}${Math.round(number) === 1 ? "" : "s"}`;
+
 export function say(label) {
   return label === null || label === "" ? "no label" : label;
 }

@@ -4,7 +4,7 @@ import { drawCard } from "./card.js";
 import { budget } from "./chart.js";
 import { Chooser } from "./chooser.js";
 import { List } from "./list.js";
-import { count, element, make, percent, say, spoken } from "./make.js";
+import { count, element, make, percent, say, some, spoken } from "./make.js";
 import { ask, preview, tell } from "./server.js";
 
 const THEME = "unswayed-theme", NAME = "unswayed-reviewer";
@@ -86,7 +86,7 @@ async function refilter({ keep = null } = {}) {
   const found = await ask("list", { ...now.filter, start: 0, count: 1 });
   if (turn !== now.turn) return;
   await list.reset(found.total);
-  element("count").textContent = found.total === 1 ? "1 row" : `${count(found.total)} rows`;
+  element("count").textContent = some(found.total, "row");
   tellReader(element("count").textContent);
   if (!found.total) { nothing(); return; }
   const place = keep === null ? null : (await ask("place", { ...now.filter, at: keep })).place;
@@ -205,7 +205,7 @@ function openChooser() {
 
 // Progress
 
-const figures = (progress) => `${count(progress.settled)} checked, ${count(progress.found)} errors found, about ${count(progress.remaining)} left.`;
+const figures = (progress) => `${count(progress.settled)} checked, ${some(progress.found, "error")} found, about ${count(progress.remaining)} left.`;
 
 function showCounts(progress) {
   if (progress.last < now.last) return; // overtaken by a newer answer
