@@ -77,15 +77,22 @@ def _measured(cell: Cell, root: Path | None, device: str, known: dict[tuple[Any,
 
 
 def _rows(cell: Cell, dataset: Dataset) -> int:
-    rows = len(dataset.train) * (1 - (cell.config.hold_out if dataset.test is None else 0))
-    rows = min(rows, cell.config.limit or math.inf)
-    return round(rows * (1 - cell.more.get("hold_out_given", 0)))
+    kept = 1 - (cell.config.hold_out if dataset.test is None else 0)
+    rows = min(kept * len(dataset.train), cell.config.limit or math.inf)
+    return round(rows * (1 - float(cell.more.get("hold_out_given", 0))))
 
 
 def seconds_a_step(cell: Cell, dataset: Dataset, device: str = "auto") -> float:
     """Seconds of a step of plain training of the cell's network, with augmentation: the second of two short epochs."""
     batch = cell.config.training(dataset.kind, _rows(cell, dataset)).batch
-    changes = {"noise": None, "rate": 0.0, "imbalance": None, "trusted": None, "limit": 2 * batch, "batch": batch}
+    changes: dict[str, Any] = {
+        "noise": None,
+        "rate": 0.0,
+        "imbalance": None,
+        "trusted": None,
+        "limit": 2 * batch,
+        "batch": batch,
+    }
     few = replace(cell.config, **changes, epochs=2)
     task, place = make_task(few, dataset), find_place(device, few.precision)
     arm = parse_arm(few.arm)

@@ -92,9 +92,7 @@ def read_results(suite: Suite, store: Store) -> Results:
     missing, failures, choices = [], [], []
     versions, machines, notes = set(), set(), dict[str, None]()
     for entry in entries(suite):
-        for trial in entry.trials:
-            if (why := store.failure(trial)) is not None:
-                failures.append(Failure(trial, why))
+        failures += [Failure(trial, why) for trial in entry.trials if (why := store.failure(trial)) is not None]
         if (choice := choice_of(entry, store)) is not None:
             choices.append((entry, choice))
         cell = cell_of(entry, store)

@@ -19,7 +19,7 @@ from unswayed.bench.tuning import Choice, choose
 from unswayed.bench.work import run_cell
 from unswayed.engine import Record
 from unswayed.errors import UnswayedError
-from unswayed.experiment.workers import Lost, Tell, work_side_by_side
+from unswayed.experiment.workers import LostWorkerError, Tell, work_side_by_side
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def run_cells(cells: Sequence[Cell], store: Store, how: How, listen: Listener) -
 
 def said_of(error: BaseException) -> str:
     """What to keep of an error: a user's message as it is, a program's with its place."""
-    if isinstance(error, Lost):
+    if isinstance(error, LostWorkerError):
         return f"its worker was lost: {error.how}"
     if isinstance(error, UnswayedError) or error.__traceback__ is None:
         return str(error)

@@ -1,4 +1,4 @@
-"""Suites: grids of runs as short YAML files, or Python files with a mapping `SUITE`, and what a command line changes."""
+"""Suites: grids of runs as short YAML files, or Python files with a mapping `SUITE`, and changes made to them."""
 
 from __future__ import annotations
 
@@ -166,18 +166,12 @@ def read_mapping(which: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but 1e-3 is a number, only true and false are booleans, and no key comes twice."""
+    """YAML's safe loader, but 1e-3 is a number, and only true and false are booleans."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
         first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := next((key for i, key in enumerate(keys) if key in keys[:i]), None):
-            raise UnswayedError("every key once", got=f"{twice!r} twice, line {node.start_mark.line + 1} and below")
-        return super().construct_mapping(node, deep)
 
 
 _NUMBER = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
@@ -199,9 +193,23 @@ def _value(text: str, where: str) -> Any:
     [0.001, 0.5, 12, True, 'no', [0.2, 0.4]]
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a child of the safe loader
+        _refuse_twice(yaml.compose(text, _Loader))
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UnswayedError(f"YAML in {where}", got=" ".join(str(error).split())) from error
+
+
+def _refuse_twice(node: yaml.Node | None) -> None:
+    """Raise for a key that stands twice in one mapping, of which YAML's reader would keep the second."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for i, key in enumerate(keys) if key in keys[:i]), None):
+            raise UnswayedError("every key once", got=f"{twice!r} twice, from line {node.start_mark.line + 1} on")
+        for _, value in node.value:
+            _refuse_twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value)
 
 
 # ------------------------------------------------------------------------------------------------ from a mapping
@@ -373,7 +381,9 @@ def _repair(given: Any, owner: str) -> dict[str, Any]:
 def _tuning(given: Any, arms: Sequence[Arm]) -> Tuning:
     """The settings of each arm; the first pattern that fits an arm counts, and "*" fits all."""
     if not isinstance(given, Mapping) or not isinstance(given.get("settings"), Mapping):
-        raise UnswayedError("tune with `settings` by arm", got=repr(given), do='for example {"*": [{lr: .1}, {lr: .01}]}')
+        raise UnswayedError(
+            "tune with `settings` by arm", got=repr(given), do='for example {"*": [{lr: .1}, {lr: .01}]}'
+        )
     _check_keys(given, TUNE, "tune")
     found: dict[str, tuple[dict[str, Any], ...]] = {}
     for arm in arms:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import contextlib
+import datetime
 import hashlib
 import json
 import sys
@@ -248,5 +248,3 @@ def _peak_of_process() -> int:
     import resource  # Unix alone
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-

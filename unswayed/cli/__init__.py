@@ -57,6 +57,7 @@ def _plain(text: str) -> str:
 # They register their commands.
 from unswayed.cli import (  # noqa: E402, F401
     audit,
+    bench,
     doctor,
     export,
     learn_noise,

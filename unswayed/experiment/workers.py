@@ -25,10 +25,10 @@ Work: TypeAlias = Callable[[Any, Tell], None]
 
 
 Survive: TypeAlias = Callable[[Any, BaseException], None]
-"""Called with a task that was not done and with the reason: what it raised, or `Lost` where its worker was killed."""
+"""Called with a task that was not done and why: what it raised, or `LostWorkerError` where its worker was killed."""
 
 
-class Lost(UnswayedError):
+class LostWorkerError(UnswayedError):
     """A worker that ended in the midst of a task; `how` it ended, in words."""
 
     def __init__(self, how: str) -> None:
@@ -57,7 +57,7 @@ def work_side_by_side(
         else:
             try:
                 _hand(pipe, workers[pipe], task)
-            except Lost:  # killed between two tasks
+            except LostWorkerError:  # killed between two tasks
                 if survive is None:
                     raise
                 workers.pop(pipe)
@@ -128,11 +128,11 @@ def _hear(pipe: Connection, process: BaseProcess) -> Any:
         return "lost", _lost(process)
 
 
-def _lost(process: BaseProcess) -> Lost:
+def _lost(process: BaseProcess) -> LostWorkerError:
     process.join(timeout=10)
     code = process.exitcode
     how = f"one killed by signal {-code}" if code is not None and code < 0 else f"one that ended with code {code}"
-    return Lost(how + (" (often for want of memory)" if code == -9 else ""))
+    return LostWorkerError(how + (" (often for want of memory)" if code == -9 else ""))
 
 
 # ------------------------------------------------------------------------------------------ in the worker

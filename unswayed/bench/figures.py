@@ -1,0 +1,311 @@
+"""The page's figures as plain SVG: accuracy over noise, gains, cost against accuracy, mean ranks.
+
+Our choice: text stands in the drawing, which has a fixed width and scrolls where a screen is narrower; its colours are
+the page's, so that it follows light and dark and prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from unswayed.bench.results import Results
+from unswayed.bench.statistics import Gain, Ranking, over_tasks
+from unswayed.report.page import DASHES, HUES, Ink
+from unswayed.report.statistics import Interval, interval
+from unswayed.report.summary import signed
+
+WIDE = 720
+_LINE = 15.0  # between two lines of text
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: SVG, and what it says in words."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def inks(arms: Sequence[str], control: str | None) -> dict[str, Ink]:
+    """How each arm looks in all figures."""
+    found, used = {}, 0
+    for arm in arms:
+        if arm == control:
+            found[arm] = Ink("control", "")
+        else:
+            found[arm] = Ink(f"hue-{used % HUES}", DASHES[used // HUES % len(DASHES)])
+            used += 1
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values to places: `low` lies at `start`, `high` at `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (value - low) / ((high - low) or 1.0)
+
+    def ticks(self) -> list[float]:
+        """About five round values."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+            found = [m for m in marks if self.low * 0.999 <= m <= self.high * 1.001]
+            return found if len(found) <= 7 else [m for m in found if round(math.log10(m), 6).is_integer()]
+        step = next(s * 10.0**p for p in range(-6, 9) for s in (1, 2, 5) if (self.high - self.low) / (s * 10.0**p) <= 6)
+        first = math.ceil(self.low / step - 1e-9)
+        return [round(i * step, 9) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def _around(values: Iterable[float], room: float = 0.06, least: float = 1e-3) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite), max(finite)
+    extra = max(room * (high - low), least)
+    return low - extra, high + extra
+
+
+def _text(x: float, y: float, words: str, *, anchor: str = "start", look: str = "") -> str:
+    classes = f' class="{look}"' if look else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{classes}>{escape(words)}</text>'
+
+
+def _path(d: str, look: str, dash: str = "") -> str:
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path class="{look}" d="{d}"{dashes}/>'
+
+
+def _svg(height: float, words: str, pieces: Iterable[str]) -> Markup:
+    head = f'<svg class="drawing" viewBox="0 0 {WIDE} {height:.0f}" width="{WIDE}" height="{height:.0f}" role="img"'
+    return Markup(f'{head} aria-label="{escape(words)}">{"".join(pieces)}</svg>')
+
+
+def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places for labels, at least `gap` apart and in their order, as near as may be to where they belong.
+
+    >>> spread_out([10.0, 11.0, 50.0], 10, 0, 100)
+    [5.5, 15.5, 50.0]
+    """
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[tuple[float, list[int]]] = []  # the middle of what lies together, and which
+    for i in order:
+        groups.append((places[i], [i]))
+        while len(groups) > 1:
+            (a, first), (b, second) = groups[-2:]
+            if b - a >= gap * (len(first) + len(second)) / 2 - 1e-9:
+                break
+            both = [*first, *second]
+            groups[-2:] = [(math.fsum(places[j] for j in both) / len(both), both)]
+    found = [0.0] * len(places)
+    for middle, members in groups:
+        half = gap * (len(members) - 1) / 2
+        middle = min(max(middle, low + half), max(high - half, low + half))
+        for rank, i in enumerate(members):
+            found[i] = middle - half + gap * rank
+    return found
+
+
+def _frame(across: Axis, up: Axis, x_label: str, y_label: str, percent: bool = True) -> list[str]:
+    pieces = []
+    for value in up.ticks():
+        y, shown = up.at(value), f"{100 * value:g}" if percent else f"{value:g}"
+        pieces += [_path(f"M{across.start:.1f} {y:.1f}H{across.end:.1f}", "grid")]
+        pieces += [_text(across.start - 8, y + 4, shown.replace("-", "−"), anchor="end", look="tick")]
+    for value in across.ticks():
+        pieces.append(_text(across.at(value), up.start + 18, f"{value:,g}", anchor="middle", look="tick"))
+    pieces.append(_text((across.start + across.end) / 2, up.start + 38, x_label, anchor="middle", look="axis"))
+    pieces.append(_text(across.start - 8, up.end - 12, y_label, anchor="end", look="axis"))
+    return pieces
+
+
+# ------------------------------------------------------------------------------------------------ over noise
+
+
+def over_axis(results: Results, looks: dict[str, Ink]) -> list[Drawing]:
+    """A figure for every family of tasks that differ in one number: accuracy over noise rates or rows."""
+    families: dict[str, list[str]] = {}
+    for task in results.suite.tasks:
+        if task.family and task.name in results.tasks:
+            families.setdefault(task.family, []).append(task.name)
+    return [_over(results, looks, names) for names in families.values() if len(names) > 1]
+
+
+def _over(results: Results, looks: dict[str, Ink], names: list[str]) -> Drawing:
+    tasks = [results.suite.task(name) for name in names]
+    axis = tasks[0].axis
+    places = [100 * task.at if axis == "rate" else task.at for task in tasks]
+    lines = {
+        arm: [(x, interval(found.values())) for x, name in zip(places, names, strict=True)
+              if (found := results.seeds(name, arm))]
+        for arm in results.arms
+    }  # fmt: skip
+    lines = {arm: points for arm, points in lines.items() if points}
+    height = max(340.0, 90 + _LINE * len(lines))
+    ends = [min(1.0, max(0.0, v)) for p in lines.values() for _, i in p for v in _shown_ends(i)]
+    up, across = Axis(*_around(ends), height - 50, 34), Axis(min(places), max(places), 56, 480, log=axis == "limit")
+    what, unit = ("wrong labels asked for", " %") if axis == "rate" else ("training rows", "")
+    pieces = _frame(across, up, f"{what}{unit}", "%")
+    labels = spread_out([up.at(p[-1][1].mean) for p in lines.values()], _LINE, up.end, up.start)
+    for (arm, points), y in zip(lines.items(), labels, strict=True):
+        ink, last = looks[arm], points[-1]
+        way = "L".join(f"{across.at(x):.1f} {up.at(i.mean):.1f}" for x, i in points)
+        pieces.append(f'<g class="{ink.colour}">')
+        for x, i in points:
+            low, high = _shown_ends(i)
+            if high > low:
+                top, bottom = up.at(min(1.0, high)), up.at(max(0.0, low))
+                pieces.append(_path(f"M{across.at(x):.1f} {top:.1f}V{bottom:.1f}", "whisker"))
+        pieces += [_path(f"M{way}" + ("h0" if len(points) == 1 else ""), "line", ink.dash)]
+        x, end = across.at(last[0]) + 4, up.at(last[1].mean)
+        pieces += [_path(f"M{x:.1f} {end:.1f}L492 {y:.1f}H500", "leader"), _text(504, y + 4, arm, look="label"), "</g>"]
+    family = tasks[0].family
+    said = "; ".join(f"{arm} from {_percent(p[0][1].mean)} to {_percent(p[-1][1].mean)}" for arm, p in lines.items())
+    caption = "Mean over seeds; the stroke is its 95 % t interval."
+    return Drawing(f"{tasks[0].source}, {family}", caption, _svg(height, f"Test accuracy: {said}", pieces))
+
+
+def _shown_ends(value: Interval) -> tuple[float, float]:
+    return (value.low, value.high) if value.known else (value.mean, value.mean)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+# ------------------------------------------------------------------------------------------------ gains
+
+
+def forest(found: Sequence[Gain], looks: dict[str, Ink]) -> Drawing | None:
+    """What a mask adds to each arm, over the bare head and over a random mask, with intervals; None without any."""
+    rows: list[tuple[str, str, Interval, str]] = []
+    for gain in found:
+        if gain.over_bare.n:
+            rows.append((gain.arm, f"over {gain.bare}", gain.over_bare, looks[gain.arm].colour))
+        if gain.over_random is not None and gain.over_random.n:
+            rows.append(("", "over a random mask", gain.over_random, "control"))
+    if not rows:
+        return None
+    height = 46 + 2 * _LINE * len(rows)
+    ends = [max(-1.0, min(1.0, v)) for *_, gained, _ in rows for v in _shown_ends(gained)]
+    across = Axis(*_around([0.0, *ends]), 300, WIDE - 100)
+    pieces = [_path(f"M{across.at(0):.1f} 10V{height - 30:.0f}", "zero")]
+    for tick in across.ticks():
+        words = f"{100 * tick:g}".replace("-", "−")
+        pieces.append(_text(across.at(tick), height - 12, words, anchor="middle", look="tick"))
+    pieces.append(_text(WIDE, height - 12, "points", anchor="end", look="axis"))
+    for i, (arm, other, value, colour) in enumerate(rows):
+        y = 20 + 2 * _LINE * i
+        low, high = (across.at(max(-1.0, min(1.0, v))) for v in _shown_ends(value))
+        pieces += [f'<g class="{colour}">', _text(0, y, arm, look="label"), _text(0, y + 13, other, look="tick")]
+        if value.known:
+            pieces.append(_path(f"M{low:.1f} {y + 3:.1f}H{high:.1f}", "range"))
+        pieces.append(f'<circle cx="{across.at(value.mean):.1f}" cy="{y + 3:.1f}" r="4"/>')
+        shown = value.known and (value.low > 0 or value.high < 0)
+        look = "label" if shown else "tick"
+        pieces += [_text(WIDE, y + 7, signed(value.mean) + ("" if shown else " n.s."), anchor="end", look=look), "</g>"]
+    said = "; ".join(f"{arm or 'the same'} {other} {signed(value.mean)}" for arm, other, value, _ in rows)
+    caption = "Mean over all tasks, 95 % t interval over paired seeds. n.s.: no difference shown."
+    return Drawing("What an edge-masked head adds", caption, _svg(height, said, pieces))
+
+
+# ------------------------------------------------------------------------------------------------ cost
+
+
+def cost(results: Results, looks: dict[str, Ink]) -> Drawing | None:
+    """Seconds of training beside the control's, against points of accuracy over it; None without a control."""
+    control = results.control
+    points = []
+    for arm in results.arms if control is not None else ():
+        assert control is not None
+        ratio, gain = _ratio(results, arm, control), over_tasks(results, arm, control)
+        if arm == control:
+            gain = Interval(0.0, math.nan, 1)
+        if math.isfinite(ratio) and ratio > 0 and gain.n:
+            points.append((arm, ratio, gain.mean))
+    if len(points) < 2:
+        return None
+    height = max(340.0, 90 + _LINE * len(points))
+    low, high = min(r for _, r, _ in points), max(r for _, r, _ in points)
+    across = Axis(low / 1.15, high * 1.15, 64, 470, log=True)
+    up = Axis(*_around([0.0, *(g for *_, g in points)]), height - 50, 34)
+    pieces = _frame(across, up, f"seconds of training, as a multiple of {control}'s", "points")
+    pieces.append(_path(f"M{across.start} {up.at(0):.1f}H{across.end}", "zero"))
+    labels = spread_out([up.at(g) for *_, g in points], _LINE, up.end, up.start)
+    for (arm, ratio, gain_), y in zip(points, labels, strict=True):
+        x, own = across.at(ratio), up.at(gain_)
+        pieces += [f'<g class="{looks[arm].colour}">', _path(f"M{x + 6:.1f} {own:.1f}L490 {y:.1f}H500", "leader")]
+        pieces += [f'<circle cx="{x:.1f}" cy="{own:.1f}" r="5"/>', _text(504, y + 4, arm, look="label"), "</g>"]
+    said = "; ".join(f"{arm} {ratio:.2g} times, {signed(g)} points" for arm, ratio, g in points)
+    caption = f"Geometric mean of the ratio over tasks and seeds; points over {control}, mean over tasks."
+    return Drawing("Cost against accuracy", caption, _svg(height, said, pieces))
+
+
+def _ratio(results: Results, arm: str, control: str) -> float:
+    logs = []
+    for task in results.tasks:
+        own, base = (results.seeds(task, one, lambda s: s.seconds) for one in (arm, control))
+        logs += [math.log(own[s] / base[s]) for s in own.keys() & base.keys() if own[s] > 0 and base[s] > 0]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan
+
+
+# ------------------------------------------------------------------------------------------------ ranks
+
+
+def ranks(ranking: Ranking) -> Drawing:
+    """The critical-difference diagram: arms at their mean ranks, bars over those not shown to differ."""
+    k = len(ranking.arms)
+    left = (k + 1) // 2
+    first = 62.0 + 12 * len(ranking.cliques)
+    height = first + 22 * left + 8
+    across = Axis(1, k, 190, WIDE - 190)
+    pieces = [_path(f"M{across.start} 44H{across.end}", "ruler")]
+    step = max(1, math.ceil((k - 1) / 10))
+    for tick in range(1, k + 1, step):
+        pieces += [_path(f"M{across.at(tick):.1f} 38V44", "ruler")]
+        pieces += [_text(across.at(tick), 33, str(tick), anchor="middle", look="tick")]
+    if ranking.differ:
+        width = across.at(1 + ranking.critical) - across.at(1)
+        ends = min(across.start + width, WIDE - 4.0)
+        pieces += [_path(f"M{across.start} 6v8M{across.start} 10H{ends:.1f}M{ends:.1f} 6v8", "range")]
+        pieces += [_text(ends + 6, 14, f"critical difference {ranking.critical:.2f}", look="tick")]
+    for level, (a, b) in enumerate(ranking.cliques):
+        at_y, x0, x1 = 56 + 12 * level, across.at(ranking.ranks[a]) - 4, across.at(ranking.ranks[b]) + 4
+        pieces.append(_path(f"M{x0:.1f} {at_y}H{x1:.1f}", "clique"))
+    for i, (arm, value) in enumerate(zip(ranking.arms, ranking.ranks, strict=True)):
+        on_left = i < left
+        y = first + 22 * (i if on_left else k - 1 - i) + 4
+        x, edge = across.at(value), across.start - 12 if on_left else across.end + 12
+        pieces.append(_path(f"M{x:.1f} 44V{y:.1f}H{edge:.1f}", "stem"))
+        anchor, at = ("end", edge - 6) if on_left else ("start", edge + 6)
+        pieces.append(_text(at, y + 4, _cut(arm), anchor=anchor, look="label"))
+        pieces.append(_text(edge + (3 if on_left else -3), y - 4, f"{value:.2f}", anchor="start" if on_left else "end",
+                            look="tick"))  # fmt: skip
+    said = "; ".join(f"{arm} {value:.2f}" for arm, value in zip(ranking.arms, ranking.ranks, strict=True))
+    caption = (
+        f"1 is best. Bars join arms that are not shown to differ (Nemenyi, 5 %). Friedman over {ranking.tasks} tasks: "
+        f"χ² {ranking.chi2:.1f}, p {_p(ranking.p)}" + ("." if ranking.differ else ": no difference shown between any.")
+    )
+    return Drawing("Mean ranks", caption, _svg(height, f"Mean ranks: {said}", pieces))
+
+
+def _cut(arm: str, most: int = 26) -> str:
+    return arm if len(arm) <= most else arm[: most - 1] + "…"
+
+
+def _p(value: float) -> str:
+    return "below .001" if value < 0.001 else f"{value:.3f}"
