@@ -66,8 +66,9 @@ def _array(labels: Any) -> np.ndarray:
         cells = np.empty(len(labels), dtype=object)
         cells[:] = list(labels)
         labels = cells
-        if len(cells) and all(isinstance(cell, int | np.integer) and not isinstance(cell, bool) for cell in cells):
-            labels = cells.astype(np.int64)
+        if len(cells) and all(cell is None or _is_number(cell) for cell in cells):
+            whole = all(isinstance(cell, int | np.integer) for cell in cells)
+            labels = cells.astype(np.int64 if whole else np.float64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):
@@ -75,6 +76,10 @@ def _array(labels: Any) -> np.ndarray:
         raise UnswayedError("labels [N], one a row", got=f"an array {list(labels.shape)}", do=do)
     found: np.ndarray = labels
     return found
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float | np.integer | np.floating) and not isinstance(cell, bool)
 
 
 def _whole_numbers(values: np.ndarray, count: int | None) -> np.ndarray | None:
