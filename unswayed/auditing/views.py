@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from unswayed.stats.neighbours import Neighbours, label_vote, nearest, neighbours, unit_rows
 
 FOLDS = 5
-LANDMARKS = 1000
+LANDMARKS, ENTRIES = 1000, 2**27  # and so many numbers at most: half a GiB, 1,000 landmarks up to 134,000 rows
 STRENGTHS = (0.1, 1.0, 10.0)
 VOTERS = 30
 COMPARED = 30_000  # rows that all rows are compared with
@@ -92,7 +92,8 @@ def kernel_scores(rows: Tensor, labels: Tensor, classes: int, *, seed: int = 0) 
 
 def _landmark_features(rows: Tensor, generator: torch.Generator) -> Tensor:
     """[N, d] -> [N, D + 1], whose products are about the kernel's values; the last column is the intercept."""
-    marks = rows[torch.randperm(len(rows), generator=generator)[:LANDMARKS]]
+    most = min(LANDMARKS, max(100, ENTRIES // len(rows)))
+    marks = rows[torch.randperm(len(rows), generator=generator)[:most]]
     width = _squared(marks[:500], marks).median().clamp_min(1e-12)
     within = torch.exp(-_squared(marks, marks) / width).double()
     values, vectors = torch.linalg.eigh(within)
