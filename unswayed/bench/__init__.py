@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unswayed.bench.running import How, News, run_suite
     from unswayed.bench.store import Store
     from unswayed.bench.suite import Suite, make_suite, read_suite, shipped
-    from unswayed.bench.table import table
+    from unswayed.bench.table import tables
 
 __getattr__ = lazy_attributes(
     __name__,
@@ -38,9 +38,9 @@ __getattr__ = lazy_attributes(
         "make_suite": "suite",
         "read_suite": "suite",
         "shipped": "suite",
-        "table": "table",
+        "tables": "table",
     },
 )
 
 __all__ = ["Cell", "Entry", "How", "News", "Results", "Store", "Suite", "entries", "make_suite", "read_results"]
-__all__ += ["read_suite", "run_suite", "shipped", "table", "write"]
+__all__ += ["read_suite", "run_suite", "shipped", "tables", "write"]

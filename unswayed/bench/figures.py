@@ -18,7 +18,8 @@ from unswayed.report.page import DASHES, HUES, Ink
 from unswayed.report.statistics import Interval, interval
 from unswayed.report.summary import signed
 
-WIDE = 720
+WIDE = 880
+PLOT = WIDE - 250  # where lines end and their names begin
 _LINE = 15.0  # between two lines of text
 
 
@@ -120,13 +121,14 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
     return found
 
 
-def _frame(across: Axis, up: Axis, x_label: str, y_label: str, percent: bool = True) -> list[str]:
+def _frame(across: Axis, up: Axis, x_label: str, y_label: str, at: Sequence[float] = ()) -> list[str]:
+    """Grid, ticks (across: at the values `at`, or round ones) and the axes' names; upwards are shares, in percent."""
     pieces = []
     for value in up.ticks():
-        y, shown = up.at(value), f"{100 * value:g}" if percent else f"{value:g}"
+        y, shown = up.at(value), f"{100 * value:g}"
         pieces += [_path(f"M{across.start:.1f} {y:.1f}H{across.end:.1f}", "grid")]
         pieces += [_text(across.start - 8, y + 4, shown.replace("-", "−"), anchor="end", look="tick")]
-    for value in across.ticks():
+    for value in at or across.ticks():
         pieces.append(_text(across.at(value), up.start + 18, f"{value:,g}", anchor="middle", look="tick"))
     pieces.append(_text((across.start + across.end) / 2, up.start + 38, x_label, anchor="middle", look="axis"))
     pieces.append(_text(across.start - 8, up.end - 12, y_label, anchor="end", look="axis"))
@@ -157,26 +159,31 @@ def _over(results: Results, looks: dict[str, Ink], names: list[str]) -> Drawing:
     lines = {arm: points for arm, points in lines.items() if points}
     height = max(340.0, 90 + _LINE * len(lines))
     ends = [min(1.0, max(0.0, v)) for p in lines.values() for _, i in p for v in _shown_ends(i)]
-    up, across = Axis(*_around(ends), height - 50, 34), Axis(min(places), max(places), 56, 480, log=axis == "limit")
+    up, across = (
+        Axis(*_around(ends), height - 50, 34),
+        Axis(min(places), max(places), 64, PLOT - 12, log=axis == "limit"),
+    )
     what, unit = ("wrong labels asked for", " %") if axis == "rate" else ("training rows", "")
-    pieces = _frame(across, up, f"{what}{unit}", "%")
+    pieces = _frame(across, up, f"{what}{unit}", "%", at=places)
     labels = spread_out([up.at(p[-1][1].mean) for p in lines.values()], _LINE, up.end, up.start)
-    for (arm, points), y in zip(lines.items(), labels, strict=True):
+    for nth, ((arm, points), y) in enumerate(zip(lines.items(), labels, strict=True)):
         ink, last = looks[arm], points[-1]
+        aside = 2.5 * (nth - (len(lines) - 1) / 2)  # so that no stroke hides another
         way = "L".join(f"{across.at(x):.1f} {up.at(i.mean):.1f}" for x, i in points)
         pieces.append(f'<g class="{ink.colour}">')
         for x, i in points:
             low, high = _shown_ends(i)
             if high > low:
                 top, bottom = up.at(min(1.0, high)), up.at(max(0.0, low))
-                pieces.append(_path(f"M{across.at(x):.1f} {top:.1f}V{bottom:.1f}", "whisker"))
+                pieces.append(_path(f"M{across.at(x) + aside:.1f} {top:.1f}V{bottom:.1f}", "whisker"))
         pieces += [_path(f"M{way}" + ("h0" if len(points) == 1 else ""), "line", ink.dash)]
         x, end = across.at(last[0]) + 4, up.at(last[1].mean)
-        pieces += [_path(f"M{x:.1f} {end:.1f}L492 {y:.1f}H500", "leader"), _text(504, y + 4, arm, look="label"), "</g>"]
-    family = tasks[0].family
+        pieces += [_path(f"M{x:.1f} {end:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
+        pieces += [_text(PLOT + 18, y + 4, _cut(arm), look="label"), "</g>"]
+    noise = f"{tasks[0].fields['noise']} noise" if axis == "rate" else f"over rows ({tasks[0].family})"
     said = "; ".join(f"{arm} from {_percent(p[0][1].mean)} to {_percent(p[-1][1].mean)}" for arm, p in lines.items())
     caption = "Mean over seeds; the stroke is its 95 % t interval."
-    return Drawing(f"{tasks[0].source}, {family}", caption, _svg(height, f"Test accuracy: {said}", pieces))
+    return Drawing(f"{tasks[0].source}, {noise}", caption, _svg(height, f"Test accuracy: {said}", pieces))
 
 
 def _shown_ends(value: Interval) -> tuple[float, float]:
@@ -241,15 +248,19 @@ def cost(results: Results, looks: dict[str, Ink]) -> Drawing | None:
         return None
     height = max(340.0, 90 + _LINE * len(points))
     low, high = min(r for _, r, _ in points), max(r for _, r, _ in points)
-    across = Axis(low / 1.15, high * 1.15, 64, 470, log=True)
+    across = Axis(low / 1.15, high * 1.15, 64, PLOT - 12, log=True)
     up = Axis(*_around([0.0, *(g for *_, g in points)]), height - 50, 34)
     pieces = _frame(across, up, f"seconds of training, as a multiple of {control}'s", "points")
     pieces.append(_path(f"M{across.start} {up.at(0):.1f}H{across.end}", "zero"))
     labels = spread_out([up.at(g) for *_, g in points], _LINE, up.end, up.start)
     for (arm, ratio, gain_), y in zip(points, labels, strict=True):
         x, own = across.at(ratio), up.at(gain_)
-        pieces += [f'<g class="{looks[arm].colour}">', _path(f"M{x + 6:.1f} {own:.1f}L490 {y:.1f}H500", "leader")]
-        pieces += [f'<circle cx="{x:.1f}" cy="{own:.1f}" r="5"/>', _text(504, y + 4, arm, look="label"), "</g>"]
+        pieces += [f'<g class="{looks[arm].colour}">', _path(f"M{x + 6:.1f} {own:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
+        pieces += [
+            f'<circle cx="{x:.1f}" cy="{own:.1f}" r="5"/>',
+            _text(PLOT + 18, y + 4, _cut(arm), look="label"),
+            "</g>",
+        ]
     said = "; ".join(f"{arm} {ratio:.2g} times, {signed(g)} points" for arm, ratio, g in points)
     caption = f"Geometric mean of the ratio over tasks and seeds; points over {control}, mean over tasks."
     return Drawing("Cost against accuracy", caption, _svg(height, said, pieces))
@@ -272,7 +283,7 @@ def ranks(ranking: Ranking) -> Drawing:
     left = (k + 1) // 2
     first = 62.0 + 12 * len(ranking.cliques)
     height = first + 22 * left + 8
-    across = Axis(1, k, 190, WIDE - 190)
+    across = Axis(1, k, 250, WIDE - 250)
     pieces = [_path(f"M{across.start} 44H{across.end}", "ruler")]
     step = max(1, math.ceil((k - 1) / 10))
     for tick in range(1, k + 1, step):
@@ -303,7 +314,7 @@ def ranks(ranking: Ranking) -> Drawing:
     return Drawing("Mean ranks", caption, _svg(height, f"Mean ranks: {said}", pieces))
 
 
-def _cut(arm: str, most: int = 26) -> str:
+def _cut(arm: str, most: int = 32) -> str:
     return arm if len(arm) <= most else arm[: most - 1] + "…"
 
 

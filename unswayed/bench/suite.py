@@ -135,8 +135,8 @@ def _kept(names: list[str], patterns: Sequence[str], what: str) -> list[str]:
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:
-    """The names that fit a shell pattern, or are just so: brackets of an arm are no pattern's brackets."""
-    return [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))]
+    """The names that fit a shell pattern, or are just so."""
+    return [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -20,7 +20,7 @@ _COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red"}
 _AT_ONCE = 4  # tasks side by side
 
 
-def table(results: Results) -> Group:
+def tables(results: Results) -> Group:
     """What there is of a suite: who wins, accuracy task by task, masks, and published figures."""
     if not results.scores:
         return Group(Text("No cell is finished: nothing to report yet.", style="yellow"))

@@ -179,7 +179,7 @@ def _dry_run(suite: Suite, store: Store, root: Path | None, device: str, jobs: i
 
 
 def _report(results: Results, page: Path, *, as_json: bool) -> None:
-    from unswayed.bench import table, write
+    from unswayed.bench import tables, write
     from unswayed.bench.export import as_plain
 
     write(results, page)
@@ -187,7 +187,7 @@ def _report(results: Results, page: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(as_plain(results), indent=1))
         return
     console = Console()
-    console.print(table(results))
+    console.print(tables(results))
     console.print(f"Page: [bold]{escape(str(page))}[/]", highlight=False)
 
 

@@ -43,5 +43,5 @@ class Board:
             trial = "" if cell.trial is None else f", setting {cell.trial + 1}"
             last = (news.words.strip().splitlines() or [""])[-1]
             line = f"{_MARKS[news.what]}{escape(f'{cell.task}, {cell.arm}, seed {cell.seed}{trial}: {last}')}"
-            self.console.print(f"  {self.done}/{self.cells} {line}", highlight=False)
+            self.console.print(f"  {self.done}/{self.cells} {line}", highlight=False, soft_wrap=True)
         self.bar.update(self.task, completed=self.done + sum(self.under_way.values()))
