@@ -4,14 +4,16 @@
 
 Every case runs in processes of its own, one for us and one for the peer, on the same files. Seconds are the process's
 own (the best of some rounds); read the ratios, which are taken within one run. Memory is the peak of what a call
-allocates (tracemalloc, which sees all of NumPy's arrays; a run of its own, for it costs time), and the growth of the
-process's largest resident size. The peer (extra `peers`) and faiss (extra `index`) are left out where they are missing.
+allocates beside its input (tracemalloc, which sees all of NumPy's arrays, in a call of its own, for it costs time) and,
+where Linux tells, by how much the process's resident size grew at most; pages of a mapped file count in that. The
+peer (extra `peers`) and faiss (extra `index`) are left out where they are missing.
 The large file (--rows x 100, half precision) lies in a temporary folder and is left out where the disk has no room.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,25 +89,40 @@ def measure(who: str, folder: Path, rounds: int, mapped: bool) -> dict[str, Any]
     probs = np.load(folder / "probs.npy", mmap_mode="r" if mapped else None)
     found: dict[str, Any] = {}
     for name, call in calls.items():
-        before = resident()
+        before = forget_peak()
+        call(labels, probs)
+        growth = largest_resident() - before
         seconds = []
         for _ in range(rounds):
             start = time.process_time()
             answer = np.asarray(call(labels, probs))
             seconds.append(time.process_time() - start)
         np.save(folder / f"{who}-{name}.npy", answer)
-        growth = resident() - before
         tracemalloc.start()
         call(labels, probs)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        found[name] = {"seconds": min(seconds), "peak_mib": peak / MIB, "resident_growth_mib": growth / MIB}
+        found[name] = {"seconds": min(seconds), "peak_mib": peak / MIB}
+        found[name] |= {"resident_growth_mib": growth / MIB} if before else {}
     return found
 
 
-def resident() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def largest_resident() -> int:
+    """The largest resident size of this process since `forget_peak`, or ever, in bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> int:
+    """Begin the largest resident size anew where Linux lets us: the size now, in bytes; 0 where it does not."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return 0
+    return largest_resident()
 
 
 def in_a_process(who: str, folder: Path, rounds: int, mapped: bool = False) -> dict[str, Any]:
@@ -194,17 +211,22 @@ def neighbours(rows: int, width: int = 64, k: int = 20) -> dict[str, Any]:
         "recall": float(agree),
         "auroc": auroc(score[asked], wrong[asked]),
         "auroc_exact": auroc(full, wrong[asked]),
-        "resident_mib": resident() / MIB,
+        "resident_mib": largest_resident() / MIB,
         "input_mib": rows * width * 4 / MIB,
     }
 
 
-def parts(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    for name, (rows, classes) in (QUICK if options.quick else SIZES).items():
-        yield name, compare(rows, classes, options.rounds)
-    yield "memory-mapped, half precision", large(min(options.rows, 20_000 if options.quick else options.rows), 100)
+def parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """What can be measured, by name."""
+    sizes = QUICK if options.quick else SIZES
+    rows, others = (20_000, 5_000) if options.quick else (options.rows, options.neighbours)
+    made: dict[str, Callable[[], Any]] = {
+        name: functools.partial(compare, *size, options.rounds) for name, size in sizes.items()
+    }
+    made["memory-mapped, half precision"] = functools.partial(large, rows, 100)
     if importlib.util.find_spec("faiss") is not None:
-        yield "neighbours, faiss", neighbours(5_000 if options.quick else options.neighbours)
+        made["neighbours, faiss"] = functools.partial(neighbours, others)
+    return made
 
 
 def main() -> None:
@@ -213,6 +235,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the memory-mapped file")
     parser.add_argument("--neighbours", type=int, default=200_000, help="rows for kNN; 1,000,000 take minutes")
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many")
+    parser.add_argument("--only", nargs="+", default=[], help="parts whose name contains this; --out keeps the others")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--measure", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--mapped", action="store_true", help=argparse.SUPPRESS)
@@ -223,12 +246,14 @@ def main() -> None:
         print(json.dumps(measure(who, Path(folder), options.rounds, options.mapped)))
         return
     peers = {name: importlib.metadata.version(name) for name in ("cleanlab", "faiss-cpu", "numpy") if has(name)}
-    found: dict[str, Any] = {"about": {**describe(), **versions(), **peers, "rounds": options.rounds}}
-    for name, part in parts(options):
-        found[name] = part
-        show({name: part})
-        if options.out:
-            write_json(options.out, found)
+    kept = json.loads(options.out.read_text()) if options.only and options.out and options.out.exists() else {}
+    found: dict[str, Any] = {**kept, "about": {**describe(), **versions(), **peers, "rounds": options.rounds}}
+    for name, part in parts(options).items():
+        if not options.only or any(word in name for word in options.only):
+            found[name] = part()
+            show({name: found[name]})
+            if options.out:
+                write_json(options.out, found)
 
 
 def has(package: str) -> bool:

@@ -239,6 +239,17 @@ def test_filters_equal_cleanlab_with_a_class_that_nobody_is_labelled_as() -> Non
     np.testing.assert_allclose(1 - normalised_margin(labels, probs, adjust=True).numpy(), theirs, atol=2e-6)
 
 
+@pytest.mark.slow
+def test_the_benchmark_compares_equal_answers() -> None:
+    pytest.importorskip("cleanlab")
+    from benchmarks.audit_speed import NAMES, compare
+
+    found = compare(5000, 8, 1)
+    for name in NAMES:
+        assert found["ratio"][name]["difference"] < 1e-6, name
+        assert found["unswayed"][name]["peak_mib"] > 0
+
+
 # ------------------------------------------------------------------------------------------------ forms of input
 
 

@@ -63,10 +63,10 @@ class Trajectories(Dynamics):
         self.loss.index_add_(0, ids, loss)
         p = (-loss).exp()
         self.square.index_add_(0, ids, p.square())
-        seen, before = self.seen[ids], self.right[ids]
+        seen, before, first = self.seen[ids], self.right[ids], self.first[ids]
         right = (wide.argmax(1) == y).to(torch.int32)
         self.forgotten[ids] += before * (1 - right)
-        self.first[ids] = torch.where((self.first[ids] == 0) & (right == 1), seen, self.first[ids])
+        self.first[ids] = torch.where((first == 0) & (right == 1), seen, first)
         self.unlearned[ids] = torch.where(right == 0, seen, self.unlearned[ids])
         self.right[ids] = right
         if self.curves.shape[1]:
