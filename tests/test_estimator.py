@@ -21,9 +21,7 @@ from unswayed import RobustClassifier, UnswayedError, auditing
 from unswayed.auditing import Audit
 
 
-@parametrize_with_checks(
-    [RobustClassifier(), RobustClassifier("logistic-regression", audit=False), RobustClassifier("knn", audit=False)]
-)
+@parametrize_with_checks([RobustClassifier()])
 def test_sklearn_checks(estimator: RobustClassifier, check: Any) -> None:
     check(estimator)
 
@@ -34,6 +32,8 @@ def test_sklearn_checks(estimator: RobustClassifier, check: Any) -> None:
         RobustClassifier("gce", head="edge-masked-kan(norm=batch)", audit=False),
         RobustClassifier("ido", audit=False),
         RobustClassifier("co-teaching", audit=False),
+        RobustClassifier("logistic-regression", audit=False),
+        RobustClassifier("knn", audit=False),
     ]
 )
 def test_sklearn_checks_of_other_arms(estimator: RobustClassifier, check: Any) -> None:
@@ -142,7 +142,7 @@ def test_verbose_tells_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_robust_loss_beats_plain_training_on_digits() -> None:
-    x, y = load_digits(return_X_y=True)
+    x, y = (part[:900] for part in load_digits(return_X_y=True))
     flipped = np.random.RandomState(0).rand(len(y)) < 0.4
     given = np.where(flipped, (y + np.random.RandomState(1).randint(1, 10, len(y))) % 10, y)
     train, test = np.arange(len(y)) % 4 > 0, np.arange(len(y)) % 4 == 0

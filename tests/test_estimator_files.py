@@ -57,6 +57,12 @@ ARMS: list[dict[str, Any]] = [
 ]
 
 
+def _mark(arm: dict[str, Any]) -> list[pytest.MarkDecorator]:
+    """An export takes two seconds: every head, a loss with a state and a convolution in the fast tests, else later."""
+    fast = {"edge-masked(keep=.3, at_test=true)", "kan(order=2)", "edge-masked-kan"}
+    return [] if arm.get("head") in fast or arm["method"] == "sop" else [pytest.mark.slow]
+
+
 def named(arm: dict[str, Any]) -> str:
     return " ".join(str(value) for value in arm.values())
 
@@ -216,7 +222,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- onnx
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=named)
+@pytest.mark.parametrize("arm", [pytest.param(arm, marks=_mark(arm), id=named(arm)) for arm in ARMS])
 def test_onnx_says_the_same(arm: dict[str, Any], tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

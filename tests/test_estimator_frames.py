@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pandas
 import polars
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
@@ -125,3 +127,20 @@ def test_frames_are_not_needed() -> None:
         "assert 'polars' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    text = (Path(__file__).parents[1] / "docs" / "estimator.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    wrong = np.arange(300) < 30
+    names: dict[str, Any] = {"X": x, "y": np.where(wrong, (y + 1) % 10, y)}
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        exec(compile(block, "docs/estimator.md", "exec"), names)
+    assert wrong[names["suspects"][:30]].mean() > 0.8
+    assert np.allclose(names["probabilities"], names["classifier"].predict_proba(x), atol=1e-5)
+    assert (tmp_path / "README.md").read_text().count("Handwritten digits") == 1
