@@ -4,7 +4,7 @@ import { count, draw, make, percent, some } from "./make.js";
 
 function nice(most) {
   const unit = 10 ** Math.floor(Math.log10(Math.max(most, 1)));
-  return [1, 2, 2.5, 5, 10].map((step) => step * unit).find((top) => top >= most) ?? most;
+  return [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].map((step) => step * unit).find((top) => top >= most) ?? most;
 }
 
 const path = (points, x, y) => points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
@@ -21,7 +21,7 @@ export function budget(box, progress) {
   picture.append(draw("path", { class: "done", d: path(done, x, y) }));
   const parts = [picture];
   for (const part of [0, 0.5, 1]) {
-    const label = make("span", "up", high * part < 10 && high % 2 ? (high * part).toFixed(1) : count(high * part));
+    const label = make("span", "up", Number.isInteger(high * part) || high >= 20 ? count(high * part) : (high * part).toFixed(1));
     label.style.top = `${100 - 100 * part}%`;
     parts.push(label);
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +55,17 @@ class Lists:
         by_suspicion = self._orders["suspicion"]
         self._orders["pair"] = by_suspicion[np.lexsort((suggested[by_suspicion], given[by_suspicion]))]
         self._made: OrderedDict[Filter, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
 
     def rows(self, asked: Filter) -> np.ndarray:
         """Positions of the rows that a filter lets through, in its order: [M]."""
-        if asked not in self._made:
-            self._made[asked] = self._make(asked)
-            while len(self._made) > _KEPT:
-                self._made.popitem(last=False)
-        self._made.move_to_end(asked)
-        return self._made[asked]
+        with self._lock:
+            if asked not in self._made:
+                self._made[asked] = self._make(asked)
+                while len(self._made) > _KEPT:
+                    self._made.popitem(last=False)
+            self._made.move_to_end(asked)
+            return self._made[asked]
 
     def page(self, asked: Filter, start: int, count: int) -> dict[str, Any]:
         """Some lines of a list, and how many there are in all."""

@@ -9,6 +9,7 @@ import { ask, preview, tell } from "./server.js";
 
 const THEME = "unswayed-theme", NAME = "unswayed-reviewer";
 const EVERY = 4000; // ms: how often decisions of others are asked for
+const PATIENCE = 200; // ms: after the last of several quick decisions
 const TINY = 96;
 const root = document.documentElement;
 
@@ -189,6 +190,7 @@ async function lookAhead() {
   now.looking = true;
   try {
     while (now.stale) {
+      await new Promise((done) => { setTimeout(done, PATIENCE); });
       now.stale = false;
       showProgress((await ask("progress")).progress);
     }
