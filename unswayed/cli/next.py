@@ -25,7 +25,9 @@ SHOWN = 20  # rows printed; the file has all
 
 @app.command("next")
 def next_rows(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or the checkpoint.safetensors in it.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, or the checkpoint.safetensors in it; or an audit's folder.")
+    ],
     data: Annotated[
         str | None, typer.Argument(help="The data that it was trained on. \\[default: as the run names them]")
     ] = None,
@@ -47,7 +49,8 @@ def next_rows(
     """Name the rows whose labels a person should check next (noise stability, arXiv 2205.13340).
 
     Shakes the trained weights and takes rows whose predictions move far and each in its own way. The best order to find
-    wrong labels is --by suspicion; see docs/noise.md for what was measured.
+    wrong labels is --by suspicion; see docs/noise.md for what was measured. In an audit, whose labels matter most
+    is suspicion times uncertainty, and what a review has settled counts.
     """
     from unswayed.cli.progress import reading
     from unswayed.experiment.patient import take_up
@@ -55,14 +58,21 @@ def next_rows(
 
     if by not in RULES:
         raise UnswayedError(f"--by is one of {', '.join(RULES)}", got=repr(by))
+    audited = run.is_dir() and (run / "audit.json").is_file()
     checkpoint = run / "checkpoint.safetensors" if run.is_dir() else run
     file = out or checkpoint.parent / "next.csv"
     if file.suffix.casefold() not in (".csv", ".json"):
         raise UnswayedError("--out FILE.csv or FILE.json", got=str(file))
     console = Console(stderr=True, quiet=as_json)
-    with reading(console) as progress:
-        finished = take_up(checkpoint, data=data, device=device, progress=progress)
-    lines = _lines(finished, count, by, seed)
+    if audited:
+        lines, why = _of_audit(run, count, by)
+        console.print(why, highlight=False, markup=False)
+        if not lines:
+            raise UnswayedError(f"labels that nobody has checked in {run}", got="none", do="unswayed export")
+    else:
+        with reading(console) as progress:
+            finished = take_up(checkpoint, data=data, device=device, progress=progress)
+        lines = _lines(finished, count, by, seed)
     if file.suffix.casefold() == ".json":
         write_json(file, lines)
     else:
@@ -72,6 +82,26 @@ def next_rows(
         return
     _print(lines)
     console.print(f"{len(lines)} rows to check, in this order: [bold]{escape(str(file))}[/]", highlight=False)
+
+
+def _of_audit(folder: Path, count: int, by: str) -> tuple[list[dict[str, Any]], str]:
+    """The labels of an audit to check next, without those that a review has settled, and whether it pays."""
+    from unswayed.auditing import Audit, next_labels, recalibrate, worth_going_on
+    from unswayed.review.case import DECISIONS, open_case
+
+    audit = Audit.load(folder)
+    case = open_case(folder, create=False) if (folder / DECISIONS).exists() else None
+    settled: dict[int, str | None] = {}
+    if case is not None:
+        made = ((at, case.decisions.verdict(at)) for at in case.decisions.decided())
+        settled = {at: said.label for at, said in made if said is not None}
+        case.close()
+    decided: dict[int, int | str] = {at: label for at, label in settled.items() if label in audit.classes}
+    known = recalibrate(audit, decided)
+    most = count + len(settled)
+    useful = known.order()[:most] if by == "suspicion" else next_labels(audit, most, decided=decided)
+    rows = [at for at in useful.tolist() if at not in settled and int(known.given[at]) >= 0][:count]
+    return [known.line(at) for at in rows], worth_going_on(audit, decided=decided).why
 
 
 def _lines(finished: Finished, count: int, by: str, seed: int) -> list[dict[str, Any]]:
@@ -114,7 +144,7 @@ def _as_csv(lines: list[dict[str, Any]]) -> str:
 def _print(lines: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in lines[0]:
-        table.add_column(name, justify="left" if name in ("given", "predicted") else "right")
+        table.add_column(name, justify="left" if name in ("given", "predicted", "suggested") else "right")
     for line in lines[:SHOWN]:
         table.add_row(*(escape(str(value)) for value in line.values()))
     Console().print(table)

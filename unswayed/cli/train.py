@@ -38,7 +38,7 @@ DEFAULT_ARM = "sce"
 def _arm_words() -> list[str]:
     from unswayed import heads, losses, methods, nets
 
-    return [*methods.names(), *losses.names(), *heads.heads.names(), *nets.bodies.names()]
+    return ["auto", *methods.names(), *losses.names(), *heads.heads.names(), *nets.bodies.names()]
 
 
 def known_noises() -> list[str]:
@@ -73,9 +73,10 @@ def train(
         list[str] | None,
         typer.Option(
             "--arm",
+            "--method",
             "-a",
-            help="What to train: a method, a loss, a head and a body, for instance 'gce edge-masked(keep=.1)'. "
-            f"May be repeated. [default: {DEFAULT_ARM}]",
+            help="What to train: a method, a loss, a head and a body, for instance 'gce edge-masked(keep=.1)'; auto "
+            f"chooses by the estimated noise. May be repeated. [default: {DEFAULT_ARM}]",
             autocompletion=_arm_words,
         ),
     ] = None,
@@ -348,10 +349,22 @@ def _go(
             console.print("[yellow]Stopped.[/] All is saved; the same command with --resume goes on from there.")
             raise typer.Exit(130) from None
     if first:
+        for said in _advice(cells):
+            console.print(said, highlight=False, markup=False)
         write_report(folder, folder / "report.html", as_json=as_json)
         console.print(
             f"Runs, checkpoints and lists of suspicious rows: [bold]{escape(str(folder))}[/]", highlight=False
         )
+
+
+def _advice(cells: list[Cell]) -> list[str]:
+    """What the arm auto became, and why, once for every sentence."""
+    said = []
+    for cell in cells:
+        advice = json.loads((cell.folder / "result.json").read_text(encoding="utf-8")).get("advice")
+        if advice is not None:
+            said.append(f"{cell.config.arm} chose {advice['arm']}. {advice['why']}")
+    return list(dict.fromkeys(said))
 
 
 def _describe(console: Console, dataset: Dataset) -> None:
