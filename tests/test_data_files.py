@@ -74,6 +74,12 @@ def test_csv_survives_whatever_texts_hold(tmp_path: Path, rows: list[tuple[str, 
     assert [str(text).splitlines() for text in data.train.source or ()] == [rows[i][0].splitlines() for i in kept]
 
 
+def test_a_text_that_ends_like_a_picture_is_a_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "any.csv", "text,label\nfirst words,a\nsee x.jpg,b\n.JPG,b\nmore words,a\nlast words,b\n")
+    data = read(file, cache=tmp_path / "cache")
+    assert (data.kind, len(data.train)) == ("text", 5)
+
+
 def test_observed_and_true_labels(tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", "text,worst,label\na b,dog,cat\nb c,cat,cat\nc d,dog,dog\nd e,,dog\n")
     write(tmp_path / "test.csv", "text,label\na c,dog\nb d,\nb b,cat\n")
