@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unswayed.auditing import Audit, audit
+from unswayed.auditing import Audit, audit, trajectories
 from unswayed.auditing.entry import number_labels
 from unswayed.auditing.table import ABOUT, LIST, STATE
 from unswayed.data.dataset import Dataset
@@ -30,6 +30,7 @@ from unswayed.experiment.run import draft
 from unswayed.experiment.scoring import score_suspicion, true_rate
 from unswayed.experiment.task import prepare, read_data
 from unswayed.machine import find_place, versions
+from unswayed.stats.trajectories import Trajectories
 from unswayed.writing import write_json
 
 ARM = "elr identity"
@@ -39,6 +40,14 @@ Our choice, from out-of-fold AUROC on 5,000 rows each (Fashion-MNIST with 40 % a
 worst, digits with 40 % symmetric noise): .929, .980, .800 and .9998; the same with SCE .863, .973, .798; cross-entropy
 .681, .971, .793; ELR on two hidden layers .850, .968, .789 at twice the cost.
 """
+LEARNING = {
+    "wrong_events": "share of epochs in which models that train on the row predict another label",
+    "aum": "minus the mean margin of the given label in training",
+    "forgetting": "how often the label was forgotten once learned",
+    "loss_mixture": "P(row is of the upper of two Gaussians on the mean loss)",
+    "variability": "deviation of the given label's probability over training",
+    "learning_time": "how late in training the label was learned for good",
+}
 ON_FEATURES = (None, "identity", "mlp")  # bodies that learn from frozen features; all others from the rows themselves
 PLAN, PARTS = "plan.json", "folds"
 SMALL = 4000  # rows times folds below which a second process costs more than it saves
@@ -102,6 +111,7 @@ def audit_data(
             rows=dataset.train.rows,
             kind=dataset.kind,
         )
+        scores = learning_scores(evidence.dynamics)
         notes = [note for note in (*seen.notes, *_rare(dataset, folds)) if note]
         about = {
             "data": dataset.name,
@@ -109,14 +119,29 @@ def audit_data(
             "config": config.as_json(),
             "settings": {**found.about.get("settings", {}), "folds": folds, "arm": config.arm, "data_mark": mark},
             "notes": notes,
+            "scores": {**found.about.get("scores", {}), **LEARNING},
             "truth": score(found, dataset.train.truth),
             "seconds": round(time.monotonic() - clock, 1),
             "versions": versions(),
         }
-        found = replace(found, curves=evidence.curves, about={**found.about, **about})
+        scores = {**found.scores, **scores}
+        found = replace(found, scores=scores, curves=evidence.curves, about={**found.about, **about})
         found.save(out)
         _remove_parts(out)
         return found
+
+
+def learning_scores(dynamics: Trajectories) -> dict[str, Tensor]:
+    """How reluctantly the folds' models learned each label, by several measures, [N] each: what `LEARNING` names."""
+    found = {
+        "wrong_events": trajectories.wrong_events(dynamics),
+        "aum": trajectories.aum(dynamics),
+        "forgetting": trajectories.forgetting(dynamics),
+        "loss_mixture": trajectories.loss_mixture(dynamics),
+        "variability": trajectories.cartography(dynamics).variability,
+        "learning_time": trajectories.learning_time(dynamics),
+    }
+    return {name: value.float() for name, value in found.items()}
 
 
 def probe_batch(rows: int) -> int:

@@ -24,8 +24,8 @@ from unswayed.experiment.workers import Tell, work_side_by_side
 from unswayed.machine import Place, find_place
 from unswayed.method import Method
 from unswayed.prediction import predict
-from unswayed.stats.dynamics import Dynamics
 from unswayed.stats.rows import row_buffers
+from unswayed.stats.trajectories import Trajectories
 
 FOLDS = 5
 _DEAL, _FOLD = 6, 7  # what a seed is used for (0 to 5: the task and a run)
@@ -36,7 +36,7 @@ class Evidence:
     """What the models of all folds say of every row."""
 
     probs: Tensor  # [N, K] by the model that never saw the row
-    dynamics: Dynamics  # of the models that trained on the row, added up
+    dynamics: Trajectories  # of the models that trained on the row, added up
     curves: Tensor  # [N, E] float16: the probability of the given label after every epoch, mean of those models
 
 
@@ -115,27 +115,32 @@ def _train_fold(number: int, tell: Tell, *, rows: Dataset, config: Config, fold:
     task = Task(part, part.train, None, "given", None, torch.zeros(0, dtype=torch.int64))
     place, curve = find_place(config.device, config.precision), list[Tensor]()
     method = build(config, parse_arm(config.arm), task)
+    dynamics = Trajectories(len(learned), len(rows.classes))
 
     def look(method: Method, record: Record) -> dict[str, float]:
-        probs = _probabilities(method, part.train, place)
-        curve.append(probs.gather(1, part.train.given[:, None])[:, 0].half())
+        note()
         tell((number, record.epoch + 1))
         return {}
 
+    def note() -> None:
+        logits, given = _logits(method, part.train, place), part.train.given
+        dynamics.update(logits, given, torch.arange(len(given)))
+        curve.append(logits.softmax(1).gather(1, given[:, None])[:, 0].half())
+
     train(config, method, task, place, analysis=look)
     if not curve:  # a method without epochs
-        curve.append(_probabilities(method, part.train, place).gather(1, part.train.given[:, None])[:, 0].half())
-    probs = _probabilities(method, rows.train.take(held), place)
+        note()
     seen = torch.bincount(part.train.given, minlength=len(rows.classes)) > 0
-    found = {"probs": _doubt_unseen(probs, seen), "curves": torch.stack(curve, 1)}
-    found |= {f"dynamics/{name}": value.cpu() for name, value in row_buffers(method.dynamics).items()}
+    probs = _doubt_unseen(_logits(method, rows.train.take(held), place).softmax(1), seen)
+    found = {"probs": probs, "curves": torch.stack(curve, 1)}
+    found |= {f"dynamics/{name}": value for name, value in row_buffers(dynamics).items()}
     if folder is not None:
         write_state(_file(folder, number), found, {"fold": number})
     tell((number, found))
 
 
-def _probabilities(method: Method, rows: Split, place: Place) -> Tensor:
-    return predict(method, rows.x, size=4096 if len(rows.x.shape) == 1 else 512, place=place).softmax(1).cpu()
+def _logits(method: Method, rows: Split, place: Place) -> Tensor:
+    return predict(method, rows.x, size=4096 if len(rows.x.shape) == 1 else 512, place=place).cpu()
 
 
 def _doubt_unseen(probs: Tensor, seen: Tensor) -> Tensor:
@@ -160,7 +165,7 @@ def _gather(found: Sequence[dict[str, Tensor]], fold: Tensor, classes: int) -> E
     """The folds' tensors in the rows of the whole."""
     samples, epochs = len(fold), max(one["curves"].shape[1] for one in found)
     probs, curves = torch.zeros(samples, classes), torch.zeros(samples, epochs)
-    dynamics = Dynamics(samples, classes)
+    dynamics = Trajectories(samples, classes)
     whole = row_buffers(dynamics)
     for number, one in enumerate(found):
         learned = fold != number
