@@ -76,9 +76,10 @@ def decisions(cells: dict[str, list[dict[str, Any]]], how: str = OURS[0]) -> Ite
     for name, seeds in cells.items():
         found = seeds[0]["found"][how]
         stages = [found, *found["after_decisions"]]
+        stages += [None] * (1 + len(looks) - len(stages))  # data of fewer rows
         yield row([name, f"{seeds[0]['wrong']:.3f}", *(
             f"{one['calibration_error']:.3f}; {one['rate'][0]:.3f} ({one['rate'][1]:.3f}-{one['rate'][2]:.3f})"
-            for one in stages
+            if one else "" for one in stages
         )])  # fmt: skip
 
 

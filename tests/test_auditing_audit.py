@@ -358,16 +358,17 @@ def test_more_rows_than_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.corrcoef(torch.stack([whole.suspicion, drawn.suspicion]))[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("seeds", [1, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rate", [0.2, 0.4])
-def test_digits_beat_the_bar(rate: float) -> None:
-    """kNN: AUROC .9987 / .9974 and F1 .952 / .970, means of five seeds; two seeds here, all five in benchmarks."""
+def test_digits_beat_the_bar(rate: float, seeds: int) -> None:
+    """The bar is that of kNN with k = 20: AUROC .9987 / .9974 and F1 .952 / .970, means of five seeds."""
     from sklearn.datasets import load_digits
     from sklearn.metrics import roc_auc_score
 
     bunch = load_digits()
     z, x = torch.from_numpy(bunch.target), torch.from_numpy(bunch.data)
     areas, scores = [], []
-    for seed in range(2):
+    for seed in range(seeds):
         y = flip(z, rate, 10, seed)
         audit, wrong = unswayed.audit(y, features=x), y != z
         areas.append(roc_auc_score(wrong, audit.suspicion))
@@ -378,8 +379,8 @@ def test_digits_beat_the_bar(rate: float) -> None:
         print(f"\nDigits, {rate:.0%} wrong, seed {seed}:\n{found.lines()}")
         assert found.error < 0.02
     bar = {0.2: (0.9987, 0.952), 0.4: (0.9974, 0.970)}[rate]
-    assert sum(areas) / 2 > bar[0]
-    assert sum(scores) / 2 > bar[1]
+    assert sum(areas) / seeds > bar[0]
+    assert sum(scores) / seeds > bar[1]
 
 
 @pytest.mark.slow
@@ -407,3 +408,15 @@ def test_human_labels_of_pictures(real_data: Path, label: str) -> None:
 def test_an_audit_without_decisions_stays(planted: tuple[Audit, Tensor, Tensor, Tensor]) -> None:
     audit = planted[0]
     assert recalibrate(replace(audit), {}).suspicion is audit.suspicion
+
+
+def test_the_page_shows_what_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace('audit.save("audit")', "")
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/audit.md", "exec"), names)
+    audit = names["audit"]
+    assert isinstance(audit, Audit)
+    assert set(audit.issues().tolist()) <= set(range(9))
+    assert error_budget(audit).sentence() in code
