@@ -130,7 +130,8 @@ def draft(arm: Arm) -> Method:
             check_values(given, keyword_settings(known.get(name)), f"the {part} {name}")
 
     def make_net() -> nn.Module:
-        return heads.create(arm.head, 8, 2, **_in_steps(arm.settings.get("head", {}), 100))
+        head = heads.create(arm.head, 8, 2, **_in_steps(arm.settings.get("head", {}), 100))
+        return nets.Net(nets.Body(8), head)  # some methods ask for both parts
 
     try:
         with torch.random.fork_rng():
