@@ -17,8 +17,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from unswayed import RobustClassifier, UnswayedError, auditing
+from unswayed import RobustClassifier, UnswayedError, auditing, methods
 from unswayed.auditing import Audit
+from unswayed.experiment.arms import parse_arm
+from unswayed.experiment.run import draft
 
 
 @parametrize_with_checks([RobustClassifier()])
@@ -115,6 +117,11 @@ def test_auto_takes_the_method_that_is_advised_with_the_parts_that_are_named(mon
     assert fitted._method.net.head.order == 2
     assert fitted._method.net.features == 8
     assert RobustClassifier("auto identity", epochs=2).fit(x, y).method_ == "gce(q=.5) identity"
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_can_be_tried_before_the_data_are_looked_at(method: str) -> None:
+    draft(parse_arm(method))
 
 
 def test_settings_reach_the_loop() -> None:
