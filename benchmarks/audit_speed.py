@@ -189,15 +189,15 @@ def neighbours(rows: int, width: int = 64, k: int = 20) -> dict[str, Any]:
     labels = torch.where(wrong, torch.randint(100, (rows,), generator=generator), truth)
     asked = torch.randperm(rows, generator=generator)[: min(rows, 1000)].sort().values
     unit = unit_rows(x)
-    start = time.process_time()
+    began = time.process_time()
     exact = nearest(x[asked], unit, k + 1)
-    each = (time.process_time() - start) / len(asked)
+    each = (time.process_time() - began) / len(asked)
     del unit
     itself = exact.rows == asked[:, None]
     others = exact.rows[~itself].view(len(asked), -1)[:, :k]
-    start = time.process_time()
+    began = time.process_time()
     near = find_neighbours(x, k, index="approximate")
-    seconds = time.process_time() - start
+    seconds = time.process_time() - began
     agree = (near.rows[asked][:, :, None] == others[:, None]).any(2).float().mean()
     score = knn_disagreement(labels, near)
     full = (labels[others] != labels[asked, None]).float().mean(1)
