@@ -114,10 +114,16 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
             groups[-2:] = [(math.fsum(places[j] for j in both) / len(both), both)]
     found = [0.0] * len(places)
     for middle, members in groups:
-        half = gap * (len(members) - 1) / 2
-        middle = min(max(middle, low + half), max(high - half, low + half))
         for rank, i in enumerate(members):
-            found[i] = middle - half + gap * rank
+            found[i] = middle + gap * (rank - (len(members) - 1) / 2)
+    least = low
+    for i in order:  # what would stand below the axis pushes the others up, and what above it, down
+        found[i] = max(found[i], least)
+        least = found[i] + gap
+    most = high
+    for i in reversed(order):
+        found[i] = min(found[i], most)
+        most = found[i] - gap
     return found
 
 
