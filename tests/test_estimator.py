@@ -278,6 +278,15 @@ def test_labels_of_other_types(classes: list[Any]) -> None:
     assert fitted.score(x, given) > 0.95
 
 
+@pytest.mark.parametrize("classes", [[1, 2, 3], [-1, 0, 1], [1.0, 2.0, 5.0]])
+def test_the_audit_does_not_take_names_of_classes_for_their_places(classes: list[Any]) -> None:
+    x, y, _ = blobs(wrong=12)
+    words = RobustClassifier("knn", random_state=0).fit(x, y)
+    numbers = RobustClassifier("knn", random_state=0).fit(x, np.array(classes)[np.unique(y, return_inverse=True)[1]])
+    assert (numbers.suspicion_ == words.suspicion_).all()
+    assert set(numbers.suggested_labels_) == set(classes)
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 

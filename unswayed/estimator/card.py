@@ -94,7 +94,9 @@ def _noise(fitted: Any) -> str:
     span = (
         f" (95 % interval {low_high[0]:.1%} to {low_high[1]:.1%})" if low_high else " (no interval: no audit was made)"
     )
-    source = "an audit by out-of-fold probabilities" if low_high else "the method's own beliefs in training"
+    source = (
+        "an audit in which every row is judged by the others" if low_high else "the method's own beliefs in training"
+    )
     lines = ["## Wrong labels\n"]
     lines.append(f"Estimated share of wrong training labels: {fitted.noise_rate_:.1%}{span}, by {source}.")
     if low_high:  # without an audit, suspicion has no unit

@@ -187,14 +187,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------- inside fit
 
     def _fit(self, words: str, task: Task, rows: Rows, place: Place, classes: np.ndarray) -> None:
+        draft(parse_arm(words))  # a setting that cannot be should not cost an audit
         config, reason = self._config(len(task.train), rows.kind), "named by the user"
         automatic = AUTO in words.split()
         audit = _audit(config, task) if automatic or self.audit else None
         if automatic and audit is not None:
             words, reason = settle_arm(words, audit.method), audit.verdict
         config = replace(config, arm=words)
-        draft(arm := parse_arm(words))
-        method = build(config, arm, task)
+        method = build(config, parse_arm(words), task)
         train(config, method, task, place, watch=[_tell] if self.verbose else ())
         probabilities = predict(method, task.train.x, place=place).softmax(1).cpu()
         beliefs = beliefs_of(method, task.train.given, probabilities)
