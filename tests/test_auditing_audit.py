@@ -323,6 +323,18 @@ def test_pool_tells_noise_from_doubt() -> None:
     assert float(calm.weight[0]) == pytest.approx(1.0, abs=0.15)
 
 
+def test_a_view_that_speaks_against_the_label_is_not_turned_round() -> None:
+    """It would be the label itself: a view that leaks it backwards must not explain it."""
+    z = torch.arange(3000) % 3
+    y = flip(z, 0.3, 3)
+    good = 6 * F.one_hot(z, 3).float()
+    against = -3 * F.one_hot(y, 3).float()
+    found = fit_pool(torch.stack([good, against]), y, noise=True)
+    assert found.weight.min() >= 0
+    assert float(found.weight[1]) < 0.05
+    assert found.transition.diagonal().sub(0.7).abs().max() < 0.05
+
+
 def test_posterior_is_bayes() -> None:
     own = torch.tensor([[0.6, 0.4]]).log()
     flips = torch.tensor([[0.5, 0.5], [0.1, 0.9]])

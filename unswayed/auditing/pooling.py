@@ -28,18 +28,20 @@ def fit_pool(views: Tensor, labels: Tensor, *, noise: bool, rounds: int = 150) -
 
     The product of experts, whose weights include the temperature. Where views are sure and labels differ all the same,
     the labels are wrong, and the matrix takes it; where views waver, the weights do: that is what tells the two apart.
-    Without `noise` the matrix is the identity. A prior of five rows a class, .9 of them right and the others of any
-    class, keeps entries off zero.
+    Weights are squares: a view that saw all labels but the row's own is a little against it (the own class is rarer
+    among the others, and a model that interpolates makes much of that), which a negative weight would turn into the
+    label itself. Without `noise` the matrix is the identity. A prior of five rows a class, .9 of them right and the
+    others of any class, keeps entries off zero.
     """
     classes, rows = views.shape[2], len(labels)
     usual = torch.full((classes, classes), 0.1 / max(classes - 1, 1)).fill_diagonal_(0.9)
-    weight = torch.full((len(views),), 1 / len(views)).requires_grad_()
+    root = torch.full((len(views),), len(views) ** -0.5).requires_grad_()
     raw = usual.log().clone().requires_grad_(noise)
-    free = [weight, raw] if noise else [weight]
+    free = [root, raw] if noise else [root]
     optimiser = torch.optim.LBFGS(free, max_iter=rounds, tolerance_change=1e-7, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        own = torch.einsum("m,mnk->nk", weight, views).log_softmax(1)
+        own = torch.einsum("m,mnk->nk", root.square(), views).log_softmax(1)
         if not noise:
             return -own.gather(1, labels[:, None]).mean()
         flip = raw.log_softmax(1)
@@ -54,7 +56,7 @@ def fit_pool(views: Tensor, labels: Tensor, *, noise: bool, rounds: int = 150) -
 
     optimiser.step(step)  # type: ignore[no-untyped-call]
     flip = raw.detach().softmax(1) if noise else torch.eye(classes)
-    return Pool(weight.detach(), flip)
+    return Pool(root.detach().square(), flip)
 
 
 def posterior(log_probs: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
