@@ -43,7 +43,7 @@ def test_readme_loop() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 10))
     names: dict[str, Any] = {"model": model}
-    (code,) = blocks("README.md")
+    code, _ = blocks("README.md")
     exec(compile(code, "README.md", "exec"), names)
     loss, unswayed = names["loss"], names["unswayed"]
     dynamics = unswayed.stats.Dynamics(300, 10)
@@ -57,6 +57,21 @@ def test_readme_loop() -> None:
             optimizer.step()
     assert names["head"].mask.mean() < 0.25
     assert auroc(dynamics.suspicion(), wrong) > 0.9
+
+
+def test_readme_audit() -> None:
+    import torch
+
+    from unswayed.checks.methods import auroc, toy
+
+    data, _, wrong = toy(300, classes=6)
+    names: dict[str, Any] = {"x": data.x.rows(data.index).numpy(), "labels": data.y.numpy()}
+    _, code = blocks("README.md")
+    exec(compile(code, "README.md", "exec"), names)
+    assert auroc(names["audit"].suspicion, wrong) > 0.9
+    assert auroc(torch.from_numpy(names["model"].suspicion_), wrong) > 0.9
+    rate = names["audit"].noise.rate
+    assert rate.low < wrong.double().mean() < rate.high
 
 
 def test_readme_names_what_is_there() -> None:
