@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -201,4 +202,4 @@ def test_published_figures_beside_ours() -> None:
 def test_labels_never_overlap_and_stay_near(places: list[float]) -> None:
     found = spread_out(places, 15, 0, 300)
     ordered = [found[i] for i in sorted(range(len(places)), key=lambda i: places[i])]
-    assert all(b - a >= 15 - 1e-6 or len(places) * 15 > 300 for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(b - a >= 15 - 1e-6 or len(places) * 15 > 300 for a, b in itertools.pairwise(ordered))

@@ -99,7 +99,7 @@ def test_a_suite_in_python(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(text)
     assert [task.fields["limit"] for task in read_suite(tmp_path / "own.py").tasks] == [50, 60]
     (tmp_path / "none.py").write_text("SUITES = 1")
-    with pytest.raises(UnswayedError, match="a mapping SUITE in .*none.py, but got none"):
+    with pytest.raises(UnswayedError, match=r"a mapping SUITE in .*none.py, but got none"):
         read_suite(tmp_path / "none.py")
 
 
@@ -122,7 +122,8 @@ def test_a_suite_in_python(tmp_path: Path) -> None:
         ("tasks: {a: {data: wine}}\narms: [plain]\nrepair: {epoch: 1}", r"a key of repair, but got 'epoch'"),
         ("tasks: [", r"YAML in own.yaml"),
         (
-            "tasks: {a: {data: wine}}\narms: [plain, gce]\ntune: {settings: {plain: [{lr: .1}, {lr: .2}], gce: [{lr: 1}]}}",
+            "tasks: {a: {data: wine}}\narms: [plain, gce]\n"
+            "tune: {settings: {plain: [{lr: .1}, {lr: .2}], gce: [{lr: 1}]}}",
             r"equally many settings .* for every arm, but got plain 2, gce 1",
         ),
         (
