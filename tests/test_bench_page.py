@@ -53,7 +53,9 @@ def made_up(**changes: Any) -> Results:
         cost = (1 + 1.2 * ("co-" in entry.arm) + 0.03 * ("masked" in entry.arm)) * (20 + draw.random())
         scores.append(Score(entry.task, entry.arm, entry.seed, accuracy, 0.8, cost, 100, 1000, 5e8))
         choices.append((entry, choose([draw.random(), draw.random()])))
-    failure = Failure(grid[0].trials[0] if grid[0].trials else grid[0].options[0], "Traceback:\nRuntimeError: <i>broken")
+    failure = Failure(
+        grid[0].trials[0] if grid[0].trials else grid[0].options[0], "Traceback:\nRuntimeError: <i>broken"
+    )
     gone = [s for s in scores if (s.task, s.arm, s.seed) != ("asymmetric-40", "co-teaching", 4)]
     missing: tuple[Entry, ...] = (grid[-1],)
     about = ("unswayed 0.1.0, torch 2.6",), ("processor x, cores 2",)

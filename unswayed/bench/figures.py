@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from unswayed.bench.results import Results
 from unswayed.bench.statistics import Gain, Ranking, over_tasks
+from unswayed.bench.words import in_words
 from unswayed.report.page import DASHES, HUES, Ink
 from unswayed.report.statistics import Interval, interval
 from unswayed.report.summary import signed
@@ -174,7 +175,7 @@ def _over(results: Results, looks: dict[str, Ink], names: list[str]) -> Drawing:
     labels = spread_out([up.at(p[-1][1].mean) for p in lines.values()], _LINE, up.end, up.start)
     for nth, ((arm, points), y) in enumerate(zip(lines.items(), labels, strict=True)):
         ink, last = looks[arm], points[-1]
-        aside = 2.5 * (nth - (len(lines) - 1) / 2)  # so that no stroke hides another
+        aside = min(2.5, 20 / len(lines)) * (nth - (len(lines) - 1) / 2)  # so that no stroke hides another
         way = "L".join(f"{across.at(x):.1f} {up.at(i.mean):.1f}" for x, i in points)
         pieces.append(f'<g class="{ink.colour}">')
         for x, i in points:
@@ -315,14 +316,11 @@ def ranks(ranking: Ranking) -> Drawing:
     said = "; ".join(f"{arm} {value:.2f}" for arm, value in zip(ranking.arms, ranking.ranks, strict=True))
     caption = (
         f"1 is best. Bars join arms that are not shown to differ (Nemenyi, 5 %). Friedman over {ranking.tasks} tasks: "
-        f"χ² {ranking.chi2:.1f}, p {_p(ranking.p)}" + ("." if ranking.differ else ": no difference shown between any.")
+        f"χ² {ranking.chi2:.1f}, p {in_words(ranking.p)}"
+        + ("." if ranking.differ else ": no difference shown between any.")
     )
     return Drawing("Mean ranks", caption, _svg(height, f"Mean ranks: {said}", pieces))
 
 
 def _cut(arm: str, most: int = 32) -> str:
     return arm if len(arm) <= most else arm[: most - 1] + "…"
-
-
-def _p(value: float) -> str:
-    return "below .001" if value < 0.001 else f"{value:.3f}"

@@ -54,8 +54,13 @@ def evidence(results: Results, ranking: Ranking | None) -> str:
     if ranking is not None:
         test = f"Friedman's test over {plural(ranking.tasks, 'task')}"
         shown = "the arms differ" if ranking.differ else "no difference shown"
-        parts.append(f"{test}: p {ranking.p:.3g}, {shown}.")
+        parts.append(f"{test}: p {in_words(ranking.p)}, {shown}.")
     return " ".join(parts)
+
+
+def in_words(p: float) -> str:
+    """A p value as far as it can be trusted: `0.03`, `below .001`."""
+    return "below .001" if p < 0.001 else f"{p:.3f}"
 
 
 def footnotes(results: Results) -> list[str]:
