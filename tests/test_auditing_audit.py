@@ -183,11 +183,11 @@ def test_duplicates_ambiguous_and_outliers() -> None:
     assert (audit.kind == KINDS.index("duplicate")).sum() == 2
     vague = torch.cat([F.one_hot(z[:-1], 3) * 0.94 + 0.02, torch.full((1, 3), 1 / 3)])
     assert KINDS[int(unswayed.audit(y, probs=vague).kind[-1])] in ("outlier",)
-    from unswayed.auditing.suggestions import name_kinds
+    from unswayed.auditing.suggestions import entropy_share, name_kinds
 
     classes = torch.tensor([[0.55, 0.43, 0.02], [0.98, 0.01, 0.01], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1]])
     given = torch.tensor([0, 0, 0, -1])
-    kinds = name_kinds(given, 1 - classes[:, 0], classes, classes)
+    kinds = name_kinds(given, 1 - classes[:, 0], classes[:, 1:].amax(1), entropy_share(classes))
     assert [KINDS[int(kind)] for kind in kinds] == ["ambiguous", "fine", "wrong", "wrong"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unswayed
-from unswayed.auditing.entry import check_features, check_probs, check_rows, number_labels
+from unswayed.auditing.entry import Probs, check_features, check_rows, number_labels
 from unswayed.errors import UnswayedError
 
 
@@ -67,8 +67,8 @@ def test_labels_that_cannot_be_audited(labels: Any, settings: dict[str, Any], wo
 @pytest.mark.parametrize(
     ("probs", "words"),
     [
-        ([[0.5, 0.6], [0.5, 0.5]], "1 rows that do not"),
-        ([[0.5, math.nan], [0.5, 0.5]], "NaN or infinity in 1 rows"),
+        ([[0.5, 0.6], [0.5, 0.5]], "1 row that does not"),
+        ([[0.5, math.nan], [0.5, 0.5]], "NaN or infinity in 1 row"),
         ([[1.5, -0.5], [0.5, 0.5]], "negative"),
         ([[1.0], [1.0]], "one column"),
         ([[0.5, 0.5]], "each of 2 labels, but got 1"),
@@ -77,11 +77,11 @@ def test_labels_that_cannot_be_audited(labels: Any, settings: dict[str, Any], wo
 )
 def test_probabilities_that_are_none(probs: Any, words: str) -> None:
     with pytest.raises(UnswayedError, match=words):
-        check_probs(probs, 2)
+        Probs(probs, 2)
 
 
 def test_probabilities_are_scaled_to_one_exactly() -> None:
-    assert torch.allclose(check_probs([[0.5, 0.495]], 1).sum(1), torch.ones(1), atol=1e-7)
+    assert torch.allclose(Probs([[0.5, 0.495]], 1).at(slice(1)).sum(1), torch.ones(1), atol=1e-7)
 
 
 def test_probabilities_of_another_number_of_classes() -> None:
@@ -93,7 +93,7 @@ def test_probabilities_of_another_number_of_classes() -> None:
 
 def test_features_are_flattened_and_finite() -> None:
     assert check_features(np.zeros((3, 2, 2)), 3).shape == (3, 4)
-    with pytest.raises(UnswayedError, match="1 rows"):
+    with pytest.raises(UnswayedError, match="1 row"):
         check_features([[0.0, math.inf], [0.0, 1.0]], 2)
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from unswayed.data.labels import order_classes, read_labels
 from unswayed.errors import UnswayedError
+from unswayed.stats.predictions import as_array
 
 SUM = 1e-2  # how far a row of probabilities may be from one
+ENTRIES = 2**20  # probabilities looked at at a time: 4 MiB
 
 
 class Given(NamedTuple):
@@ -129,21 +131,69 @@ def check_annotators(annotators: Any, rows: int, classes: tuple[str, ...]) -> Te
     return torch.from_numpy(np.stack(made, 1))
 
 
-def check_probs(probs: Any, rows: int, what: str = "probs") -> Tensor:
-    """Out-of-fold probabilities as float32 [N, K], rows scaled to sum to exactly one.
+class Probs:
+    """Out-of-fold probabilities [N, K], in memory or in a mapped file, which is never read as a whole.
 
     Raises UnswayedError for another shape, NaN, negative entries, and rows further than .01 from a sum of one.
+
+    >>> Probs([[0.5, 0.5], [1.0, 0.0]], 2).at(slice(1, 2))
+    tensor([[1., 0.]])
     """
-    values = _matrix(probs, rows, what)
-    if values.shape[1] < 2:
-        raise UnswayedError(f"{what} of two classes or more", got="one column", do="give [1 - p, p] for two classes")
-    if bad := int((values < 0).any(1).sum()):
-        raise UnswayedError(f"{what} of 0 or more", got=f"negative ones in {bad} rows", do="pass logits.softmax(1)")
-    sums = values.sum(1, keepdim=True)
-    if bad := int(((sums - 1).abs() > SUM).sum()):
-        do = "pass logits.softmax(1), or divide each row by its sum"
-        raise UnswayedError(f"{what} whose rows sum to one", got=f"{bad} rows that do not", do=do)
-    return values / sums
+
+    def __init__(self, probs: Any, rows: int) -> None:
+        self._values = _numbers(probs, rows, "probs")
+        if self._values.shape[1] < 2:
+            do = "give [1 - p, p] for two classes"
+            raise UnswayedError("probs of two classes or more", got="one column", do=do)
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self._values.shape[1])
+
+    def at(self, places: Tensor | slice) -> Tensor:
+        """Those rows as float32 [n, K], scaled to sum to exactly one."""
+        part = self._read(places)
+        return part / part.sum(1, keepdim=True)
+
+    def _read(self, places: Tensor | slice) -> Tensor:
+        part = self._values[places if isinstance(places, slice) else places.numpy()]
+        return torch.from_numpy(np.array(part, dtype=np.float32))
+
+    def _check(self) -> None:
+        odd = {"not finite": 0, "negative": 0, "sums": 0}
+        size = max(1, ENTRIES // self.classes)
+        for start in range(0, len(self), size):
+            part = self._read(slice(start, start + size))
+            sums = part.sum(1)
+            wrong = ~((sums - 1).abs() <= SUM)  # true for NaN as well
+            if not bool(wrong.any()) and float(part.amin()) >= 0:
+                continue
+            bad = ~part.isfinite().all(1)
+            odd["not finite"] += int(bad.sum())
+            odd["negative"] += int(((part < 0).any(1) & ~bad).sum())
+            odd["sums"] += int((wrong & ~bad).sum())
+        if bad_rows := odd["not finite"]:
+            do = "drop these rows, or make their predictions anew"
+            raise UnswayedError("finite numbers in probs", got=f"NaN or infinity in {_rows(bad_rows)}", do=do)
+        if bad_rows := odd["negative"]:
+            got = f"negative ones in {_rows(bad_rows)}"
+            raise UnswayedError("probs of 0 or more", got=got, do="pass logits.softmax(1)")
+        if bad_rows := odd["sums"]:
+            do = "pass logits.softmax(1), or divide each row by its sum"
+            raise UnswayedError(
+                "probs whose rows sum to one",
+                got=f"{_rows(bad_rows)} that {'does' if bad_rows == 1 else 'do'} not",
+                do=do,
+            )
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def check_features(features: Any, rows: int) -> Tensor:
@@ -153,29 +203,26 @@ def check_features(features: Any, rows: int) -> Tensor:
     """
     if getattr(features, "ndim", 2) > 2:
         features = features.reshape(features.shape[0], -1)
-    return _matrix(features, rows, "features")
-
-
-def _matrix(values: Any, rows: int, what: str) -> Tensor:
-    if isinstance(values, Tensor):
-        found = values.detach().cpu()
-    else:
-        if hasattr(values, "to_numpy"):
-            values = values.to_numpy()
-        array = np.asarray(values)
-        if array.dtype.kind not in "biuf":
-            raise UnswayedError(f"numbers in {what}", got=f"an array of {array.dtype}")
-        found = torch.from_numpy(np.array(array, dtype=np.float32))
-    if found.dim() != 2 or not found.shape[1]:
-        raise UnswayedError(f"{what} [N, ...] with a row a label", got=f"an array {list(found.shape)}")
-    if len(found) != rows:
-        do = "give them in the order of the labels, also for rows whose label is missing"
-        raise UnswayedError(f"a row of {what} for each of {rows} labels", got=len(found), do=do)
-    found = found.float()
+    found = torch.from_numpy(_numbers(features, rows, "features").astype(np.float32))
     if bad := int((~found.isfinite()).any(1).sum()):
-        do = "drop these rows, or make their predictions anew" if what == "probs" else "fill them, or drop these rows"
-        raise UnswayedError(f"finite numbers in {what}", got=f"NaN or infinity in {bad} rows", do=do)
+        do = "fill them, or drop these rows"
+        raise UnswayedError("finite numbers in features", got=f"NaN or infinity in {_rows(bad)}", do=do)
     return found
+
+
+def _numbers(values: Any, rows: int, what: str) -> np.ndarray:
+    """A view of numbers [N, d] where there is one."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    array: np.ndarray = as_array(values)
+    if array.dtype.kind not in "biuf":
+        raise UnswayedError(f"numbers in {what}", got=f"an array of {array.dtype}")
+    if array.ndim != 2 or not array.shape[1]:
+        raise UnswayedError(f"{what} [N, ...] with a row a label", got=f"an array {list(array.shape)}")
+    if len(array) != rows:
+        do = "give them in the order of the labels, also for rows whose label is missing"
+        raise UnswayedError(f"a row of {what} for each of {rows:,} labels", got=f"{len(array):,}", do=do)
+    return array
 
 
 def check_rows(rows: Any, count: int) -> Tensor:

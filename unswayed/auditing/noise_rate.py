@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -74,10 +74,18 @@ def shift_to(odds: Tensor, rate: float, weight: Tensor | None = None) -> float:
 
 
 def estimate_noise(
-    odds: Tensor, classes: Tensor, labels: Tensor, rate: Rate, *, draws: int = 100, most: int = 20_000, seed: int = 0
+    odds: Tensor,
+    classes: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    rate: Rate,
+    *,
+    draws: int = 100,
+    most: int = 20_000,
+    seed: int = 0,
 ) -> Noise:
-    """Rate and transition matrix with 95 % intervals: log-odds of being wrong [N], P(true class) [N, K], labels [N].
+    """Rate and transition matrix with 95 % intervals: log-odds of being wrong [N], labels [N], of `most` drawn rows.
 
+    `classes` gives P(true class) [n, K] of the rows at some places, `__getitem__` of a tensor [N, K].
     The matrix is the expected count of (true class, given label), scaled by row. Its intervals are quantiles over
     `draws`, in each of which rows are drawn anew (a bootstrap, Poisson weights), the rate is drawn from what is known
     of it, each given class departs from it by half as much, and each pair of classes by a factor of that spread: a
@@ -87,9 +95,9 @@ def estimate_noise(
     known = (labels >= 0).nonzero()[:, 0]
     part = known[torch.randperm(len(known), generator=generator)[:most]]
     odds, y, wide = odds[part].double(), labels[part], rate.total_deviation(len(known))
-    rest = classes[part].double().scatter(1, y[:, None], 0.0)
+    rest = classes(part).double().scatter(1, y[:, None], 0.0)
     rest = rest / rest.sum(1, keepdim=True).clamp_min(1e-12)
-    count = classes.shape[1]
+    count = rest.shape[1]
     matrix = _matrix(odds.sigmoid(), rest, y, torch.ones(len(part), dtype=torch.float64))
     found = []
     for _ in range(max(20, min(draws, 10_000_000 // (count * count)))):

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unswayed.auditing import entry, views
 from unswayed.auditing.annotators import dawid_skene
-from unswayed.auditing.ensemble import Belief, believe, believe_dynamics
+from unswayed.auditing.ensemble import Belief, Reader, believe, believe_dynamics, parts
 from unswayed.auditing.noise_rate import estimate_noise
 from unswayed.auditing.probabilities import entropy_weighted, normalised_margin, self_confidence
-from unswayed.auditing.suggestions import name_kinds
+from unswayed.auditing.suggestions import entropy_share, name_kinds
 from unswayed.auditing.table import Audit
 from unswayed.auditing.verdict import advise
 from unswayed.errors import UnswayedError
@@ -23,6 +23,7 @@ from unswayed.stats.neighbours import Neighbours, label_vote
 
 KEPT = 10  # neighbours of every row that an audit keeps
 FLOOR = 1e-4  # the smallest probability that a logarithm is taken of
+WHOLE, HALVED = 2**24, 2**26  # probabilities kept as they are (64 MiB), and in half precision (128 MiB)
 
 VOICES = {
     "noise": "P(wrong) by Bayes, where wrong labels fall on easy and hard rows alike",
@@ -66,6 +67,11 @@ def audit(
     has to be tuned. Suspicion is a probability; how well that holds was measured in docs/audit.md: very well where
     wrong labels fall anywhere, less where people err as the features do, which no method can tell without truth.
 
+    `probs` may be a memory-mapped array of any size: it is read a few rows at a time, and what is held besides is O(N).
+    What is one number or matrix for all rows is then estimated on 20,000 to 100,000 drawn ones (see
+    `ensemble.believe`; our choice, and what it costs stands in docs/audit.md). `Audit.probs` keeps up to 2^24 numbers
+    as they are, up to 2^26 in half precision, and none beyond: `about["probs"]` says which.
+
     Raises UnswayedError for evidence that does not fit, and where there is none.
 
     >>> torch.manual_seed(0).initial_seed()
@@ -87,7 +93,7 @@ def audit(
     count, width = len(given), len(names)
     numbers = entry.check_rows(ids if rows is None else rows, count)
 
-    own = None if probs is None else entry.check_probs(probs, count)
+    own = None if probs is None else entry.Probs(probs, count)
     seen = None if features is None else views.look(entry.check_features(features, count), given, width, seed=seed)
     told, learnt = _dynamics(dynamics, count, width, given)
     votes = None if annotators is None else _votes(annotators, given, names)
@@ -95,16 +101,24 @@ def audit(
     evidence += [told is not None and "dynamics", votes is not None and "annotators"]
 
     others = {} if told is None else {"dynamics": told}
-    heard = [] if own is None else [own.clamp_min(FLOOR).log()]
-    heard += [] if seen is None else [seen.kernel, seen.vote]
-    if not heard and (votes is not None or learnt is not None):
-        heard = [learnt.clamp_min(FLOOR).log() if votes is None and learnt is not None else _filled(votes)]
+    heard: list[Reader] = [] if own is None else [_logs(own.at)]
+    heard += [] if seen is None else [seen.kernel.__getitem__, seen.vote.__getitem__]
+    if not heard and votes is not None:
+        heard = [votes.__getitem__]
+    elif not heard and learnt is not None:
+        heard = [_logs(learnt.__getitem__)]
     if heard:
-        belief = believe(heard, heard[0] if seen is None else seen.kernel, given, others, votes)
+        scores = heard[0] if seen is None else seen.kernel.__getitem__
+        belief = believe(heard, scores, given, width, others, None if votes is None else votes.__getitem__)
     else:
         belief = believe_dynamics(others["dynamics"], given, width)
     near = None if seen is None else seen.near
-    return _table(belief, given, names, numbers, own, near, kind, [name for name in evidence if name], started)
+    read = belief.probs if own is None else own.at
+    return _table(belief, given, names, numbers, read, near, kind, [name for name in evidence if name], started)
+
+
+def _logs(probs: Reader) -> Reader:
+    return lambda at: probs(at).clamp_min(FLOOR).log()
 
 
 def _table(
@@ -112,7 +126,7 @@ def _table(
     given: Tensor,
     names: tuple[str, ...],
     numbers: Tensor,
-    own: Tensor | None,
+    probs: Reader,
     near: Neighbours | None,
     kind: str | None,
     evidence: list[str],
@@ -120,30 +134,31 @@ def _table(
 ) -> Audit:
     missing = given < 0
     suspicion = torch.where(missing, 1.0, belief.log_odds.sigmoid()).float()
-    probability, suggested = belief.classes.max(1)
+    right, other = 1 - suspicion, belief.share * suspicion
+    keeps = ~missing & ((right > other) | ((right == other) & (given < belief.other)))
     noise = estimate_noise(belief.log_odds, belief.classes, given, belief.rate)
-    probs = belief.probs if own is None else own
-    scores = {**{name: torch.where(missing, 1.0, value) for name, value in belief.voices.items()}}
-    scores |= _single(given, probs, near, missing)
+    single, spread, kept = _single(given, probs, len(names), near)
+    scores = {name: torch.where(missing, 1.0, value) for name, value in {**belief.voices, **single}.items()}
     advice = advise(noise, int((~missing).sum()), kind)
     return Audit(
         classes=names,
         rows=numbers,
         given=given,
         suspicion=suspicion,
-        suggested=suggested,
-        probability=probability.float(),
-        kind=name_kinds(given, suspicion, belief.classes, probs, near),
+        suggested=torch.where(keeps, given, belief.other),
+        probability=torch.where(keeps, right, other).float(),
+        kind=name_kinds(given, suspicion, other, spread, near),
         noise=noise,
         verdict=advice.why,
         method=advice.method,
         scores={name: value.float() for name, value in scores.items()},
-        probs=probs,
+        probs=kept,
         neighbours=None if near is None else near.rows[:, :KEPT].clone(),
         similarity=None if near is None else near.similarity[:, :KEPT].clone(),
         about={
             "scores": {name: VOICES[name] for name in scores},
             "evidence": evidence,
+            "probs": _said(kept, len(given) * len(names)),
             "settings": {},
             "missing": int(missing.sum()),
             "seconds": round(time.perf_counter() - started, 2),
@@ -151,18 +166,35 @@ def _table(
     )
 
 
-def _single(given: Tensor, probs: Tensor, near: Neighbours | None, missing: Tensor) -> dict[str, Tensor]:
-    """Single scores beside the voices; 1 where the label is missing."""
-    filled = given.clamp_min(0)
-    made = {
-        "self_confidence": self_confidence(filled, probs),
-        "normalised_margin": normalised_margin(filled, probs),
-        "entropy_weighted": entropy_weighted(filled, probs),
-    }
-    if near is not None:
-        share = label_vote(filled, near.rows, probs.shape[1], (given >= 0)[near.rows].float())
-        made["knn"] = 1 - share.gather(1, filled[:, None])[:, 0]
-    return {name: torch.where(missing, 1.0, value) for name, value in made.items()}
+def _single(
+    given: Tensor, probs: Reader, classes: int, near: Neighbours | None
+) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    """Scores beside the voices, the share of the largest entropy, [N] each, and the probabilities, if they are kept."""
+    rows = len(given)
+    names = ["self_confidence", "normalised_margin", "entropy_weighted", *(["knn"] if near is not None else [])]
+    made, spread = {name: torch.empty(rows) for name in names}, torch.empty(rows)
+    kept = None
+    if rows * classes <= HALVED:
+        kept = torch.empty(rows, classes, dtype=torch.float32 if rows * classes <= WHOLE else torch.float16)
+    for at in parts(rows, classes):
+        filled, part = given[at].clamp_min(0), probs(at)
+        made["self_confidence"][at] = self_confidence(filled, part)
+        made["normalised_margin"][at] = normalised_margin(filled, part)
+        made["entropy_weighted"][at] = entropy_weighted(filled, part)
+        spread[at] = entropy_share(part)
+        if near is not None:
+            voters = near.rows[at]
+            share = label_vote(given.clamp_min(0), voters, classes, (given >= 0)[voters].float())
+            made["knn"][at] = 1 - share.gather(1, filled[:, None])[:, 0]
+        if kept is not None:
+            kept[at] = part
+    return made, spread, kept
+
+
+def _said(kept: Tensor | None, entries: int) -> str:
+    if kept is None:
+        return f"left out: {entries:,} numbers, more than {HALVED:,}"
+    return "kept" if kept.dtype == torch.float32 else "kept in half precision"
 
 
 def _dynamics(dynamics: Any, rows: int, classes: int, given: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -193,8 +225,3 @@ def _votes(annotators: Any, given: Tensor, names: tuple[str, ...]) -> Tensor:
     """The log-likelihood of the true class by Dawid and Skene's model, up to a constant a row: -> [N, K]."""
     found = dawid_skene(entry.check_annotators(annotators, len(given), names), classes=len(names))
     return (found.posterior.clamp_min(1e-9).log() - found.prior.clamp_min(1e-9).log()).log_softmax(1).float()
-
-
-def _filled(votes: Tensor | None) -> Tensor:
-    assert votes is not None
-    return votes

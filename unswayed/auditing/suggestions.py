@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,9 @@ VAGUE = 0.95  # share of the largest possible entropy
 
 
 def name_kinds(
-    labels: Tensor, suspicion: Tensor, classes: Tensor, probs: Tensor, near: Neighbours | None = None
+    labels: Tensor, suspicion: Tensor, other: Tensor, spread: Tensor, near: Neighbours | None = None
 ) -> Tensor:
-    """Kinds [N] int8 as places in KINDS: labels [N], suspicion [N], P(true class) [N, K], probabilities [N, K].
+    """Kinds [N] int8 as places in KINDS: labels, suspicion, P(likeliest other class) and `entropy_share`, [N] each.
 
     Our rules, later ones before earlier ones. wrong: suspicion above .5. ambiguous, "both may be right": the given and
     one other class have .3 each. outlier, "none fits": the mean distance to the five nearest rows is more than six
@@ -27,10 +29,8 @@ def name_kinds(
     to the nearest row. A missing label is wrong, whatever else.
     """
     kind = torch.where(suspicion > WRONG, KINDS.index("wrong"), KINDS.index("fine"))
-    filled = labels.clamp_min(0)[:, None]
-    best_other = classes.scatter(1, filled, -1.0).amax(1)
-    kind[torch.minimum(classes.gather(1, filled)[:, 0], best_other) >= BOTH] = KINDS.index("ambiguous")
-    kind[_outliers(probs, near)] = KINDS.index("outlier")
+    kind[torch.minimum(1 - suspicion, other) >= BOTH] = KINDS.index("ambiguous")
+    kind[spread > VAGUE if near is None else _outliers(near)] = KINDS.index("outlier")
     if near is not None:
         kind[duplicates(labels, near)] = KINDS.index("duplicate")
     kind[labels < 0] = KINDS.index("wrong")
@@ -41,10 +41,12 @@ def _distances(near: Neighbours) -> Tensor:
     return (2 - 2 * near.similarity.double()).clamp_min(0).sqrt()
 
 
-def _outliers(probs: Tensor, near: Neighbours | None) -> Tensor:
-    if near is None:
-        entropy = -(probs * probs.clamp_min(1e-12).log()).sum(1)
-        return entropy > VAGUE * torch.tensor(float(probs.shape[1])).log()
+def entropy_share(probs: Tensor) -> Tensor:
+    """The entropy of probabilities over the largest possible one, [n, K] -> [n]."""
+    return -(probs * probs.clamp_min(1e-12).log()).sum(1) / math.log(probs.shape[1])
+
+
+def _outliers(near: Neighbours) -> Tensor:
     distance = _distances(near)[:, :5].mean(1).clamp_min(1e-6).log()
     middle = distance.median()
     deviation = 1.4826 * (distance - middle).abs().median().clamp_min(1e-3)

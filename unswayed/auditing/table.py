@@ -16,7 +16,7 @@ from torch import Tensor
 from unswayed.checkpoint import read_state, write_state
 from unswayed.errors import UnswayedError
 from unswayed.version import __version__
-from unswayed.writing import write_json, write_text
+from unswayed.writing import replacing, write_json
 
 KINDS = ("fine", "wrong", "ambiguous", "outlier", "duplicate")
 """What a row is: its label is probably right; probably wrong; one of two that may both be right; none fits; another
@@ -24,6 +24,7 @@ row is nearly the same and has another label. `Audit.kind` holds places in this 
 
 STATE, ABOUT, LIST = "audit.safetensors", "audit.json", "audit.csv"
 _FORMAT = 1
+LINES = 2**16  # rows of the list made at a time
 
 
 class Interval(NamedTuple):
@@ -63,7 +64,7 @@ class Audit:
     verdict: str  # one sentence: is a robust method worth it
     method: str  # the method that the verdict advises
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # [N] each, higher is more suspicious
-    probs: Tensor | None = None  # [N, K] out-of-fold probabilities
+    probs: Tensor | None = None  # [N, K] out-of-fold probabilities, float32 or float16; None where they are too many
     neighbours: Tensor | None = (
         None  # [N, k] int64: positions (not row numbers) of the most similar rows, nearest first
     )
@@ -97,7 +98,20 @@ class Audit:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """All rows as plain data, most suspicious first."""
-        return (self.line(at) for at in self.order().tolist())
+        names = dict(enumerate(self.classes)) | {-1: ""}
+        for at in torch.split(self.order(), LINES):
+            columns = (self.rows, self.given, self.suggested, self.suspicion, self.probability, self.kind)
+            for row, given, suggested, suspicion, probability, kind in zip(
+                *(column[at].tolist() for column in columns), strict=True
+            ):
+                yield {
+                    "row": row,
+                    "given": names[given],
+                    "suggested": names[suggested],
+                    "suspicion": round(suspicion, 4),
+                    "probability": round(probability, 4),
+                    "kind": KINDS[kind],
+                }
 
     def to_frame(self) -> Any:
         """The list as a pandas data frame, most suspicious first."""
@@ -116,11 +130,12 @@ class Audit:
         tensors |= {f"score/{name}": value for name, value in self.scores.items()}
         tensors |= {f"noise/{name}": getattr(self.noise, name) for name in ("matrix", "low", "high")}
         write_state(folder / STATE, tensors, {"format": _FORMAT, "classes": list(self.classes)})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.line(0)) if len(self) else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.lines())
-        write_text(folder / LIST, text.getvalue())
+        with replacing(folder / LIST) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.DictWriter(text, list(self.line(0)) if len(self) else [], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.lines())
+            text.detach()  # or it would close the file
         write_json(folder / ABOUT, self.summary())
         return folder
 
@@ -130,7 +145,7 @@ class Audit:
             "unswayed": __version__,
             "rows": len(self),
             "classes": list(self.classes),
-            "issues": len(self.issues()),
+            "issues": int((self.suspicion > 0.5).sum()),
             "kinds": dict(zip(KINDS, torch.bincount(self.kind.long(), minlength=len(KINDS)).tolist(), strict=True)),
             "noise_rate": self.noise.rate._asdict(),
             "verdict": self.verdict,
