@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -417,6 +420,105 @@ def test_human_labels_of_pictures(real_data: Path, label: str) -> None:
     assert audit.noise.rate.low <= float(wrong.float().mean()) <= audit.noise.rate.high
     assert inside.float().mean() > 0.5
     assert (true - audit.noise.matrix).abs().mean() < 0.06
+
+
+def _everything(audit: Audit) -> dict[str, Tensor]:
+    columns = ("suspicion", "suggested", "probability", "kind", "probs")
+    found = {name: getattr(audit, name) for name in columns} | {f"score {name}": v for name, v in audit.scores.items()}
+    noise = audit.noise
+    return found | {"rate": torch.tensor(noise.rate), "matrix": noise.matrix, "low": noise.low, "high": noise.high}
+
+
+@pytest.mark.parametrize("evidence", ["probs", "both"])
+def test_rows_a_few_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch, evidence: str) -> None:
+    from unswayed.auditing import clusters, ensemble, entry
+
+    x, z = clouds(500, apart=2.0)
+    y = flip(z, 0.2, 3)
+    y[::50] = -1
+    given = {"probs": (2 * x[:, :3]).softmax(1).half().numpy()} | ({"features": x} if evidence == "both" else {})
+    whole = _everything(unswayed.audit(y, **given))
+    for room in (clusters, ensemble, entry):
+        monkeypatch.setattr(room, "ENTRIES", 70)
+    pieces = _everything(unswayed.audit(y, **given))
+    for name, value in whole.items():
+        torch.testing.assert_close(pieces[name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_drawn_rows_tell_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    from unswayed.auditing import ensemble
+
+    x, z = clouds(6000, apart=2.5)
+    y, probs = flip(z, 0.2, 3), (2 * x[:, :3]).softmax(1)
+    whole = unswayed.audit(y, probs=probs)
+    monkeypatch.setattr(ensemble, "DRAWN", 1500)
+    monkeypatch.setattr(ensemble, "MOST", 1000)
+    drawn = unswayed.audit(y, probs=probs)
+    assert not torch.equal(drawn.suspicion, whole.suspicion)
+    areas = [roc_auc_score(y != z, audit.suspicion) for audit in (whole, drawn)]
+    print(f"\nAUROC from all 6,000 rows {areas[0]:.4f}, from 1,500 drawn ones {areas[1]:.4f}")
+    assert abs(areas[0] - areas[1]) < 0.005
+    assert drawn.noise.rate.value == pytest.approx(whole.noise.rate.value, abs=0.03)
+
+
+def test_probabilities_are_kept_while_they_are_few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unswayed.auditing import run
+
+    x, z = clouds(120)
+    probs = (2 * x[:, :3]).softmax(1)
+    monkeypatch.setattr(run, "WHOLE", 100)
+    halved = unswayed.audit(z, probs=probs)
+    assert halved.probs is not None
+    assert halved.probs.dtype == torch.float16
+    assert halved.about["probs"] == "kept in half precision"
+    again = Audit.load(halved.save(tmp_path)).probs
+    assert again is not None
+    assert torch.equal(again, halved.probs)
+    monkeypatch.setattr(run, "HALVED", 359)
+    left = unswayed.audit(z, probs=probs)
+    assert left.probs is None
+    assert left.about["probs"] == "left out: 360 numbers, more than 359"
+    assert Audit.load(left.save(tmp_path)).probs is None
+    assert torch.equal(left.suspicion, halved.suspicion)
+
+
+MAPPED = """
+import resource, sys
+import numpy as np, torch
+import unswayed
+torch.set_num_threads(1)
+labels, probs = np.load(sys.argv[1]), np.load(sys.argv[2], mmap_mode="r")
+unswayed.audit(labels[:3000], probs=probs[:3000])  # what is imported and made once
+for start in range(0, len(probs), 4096):  # pages of the file count as resident once they were looked at
+    probs[start : start + 4096].max()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = unswayed.audit(labels, probs=probs)
+assert len(found) == len(labels) and found.probs is None
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is told in other units")
+def test_a_memory_map_is_audited_in_bounded_memory(tmp_path: Path) -> None:
+    """400,000 x 200: each copy in single precision would be 305 MiB, and a double one 610."""
+    rows, classes = 400_000, 200
+    generator = torch.Generator().manual_seed(0)
+    probs = np.lib.format.open_memmap(tmp_path / "probs.npy", "w+", np.float16, (rows, classes))
+    z = torch.randint(classes, (rows,), generator=generator)
+    for at in torch.split(torch.arange(rows), 20_000):
+        part = torch.randn(len(at), classes, generator=generator)
+        part[torch.arange(len(at)), z[at]] += 6
+        probs[at.numpy()] = part.softmax(1).half().numpy()
+    probs.flush()
+    np.save(tmp_path / "labels.npy", flip(z, 0.2, classes).numpy())
+    command = [sys.executable, "-c", MAPPED, str(tmp_path / "labels.npy"), str(tmp_path / "probs.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown = float(done.stdout)
+    print(f"\nA map of {2 * rows * classes / 2**20:.0f} MiB: resident memory grew by {grown:.0f} MiB")
+    assert grown < 1000  # of which the fits on 20,000 drawn rows take most
 
 
 def test_an_audit_without_decisions_stays(planted: tuple[Audit, Tensor, Tensor, Tensor]) -> None:

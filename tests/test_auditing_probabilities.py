@@ -274,6 +274,34 @@ def test_any_array_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             torch.testing.assert_close(score(y, p, adjust=True), scores[name])  # type: ignore[arg-type]
 
 
+def test_self_confidence_reads_what_it_needs() -> None:
+    labels, probs = case(4000, 7)
+    assert torch.equal(self_confidence(labels, probs), self_confidence(labels, probs, check="all"))
+    with pytest.raises(UnswayedError, match=r"sums to one|at least 0"):
+        self_confidence(labels, np.log(probs))
+    with pytest.raises(UnswayedError, match="sums to one"):
+        self_confidence(labels, probs * 0.9)
+    looked = []
+    known = predictions.Predictions(labels, probs)
+    known._check = lambda block, start: looked.append((start, len(block)))  # type: ignore[method-assign]
+    known.sample()
+    assert sum(many for _, many in looked) == 1024
+    spared = next(row for row in range(4000) if not any(start <= row < start + many for start, many in looked))
+    other = (labels[spared] + 1) % 7
+    broken = probs.copy()
+    broken[spared, other] = np.nan  # of no use to the score, and not among the rows that are looked at
+    assert torch.equal(self_confidence(labels, broken), self_confidence(labels, probs))
+    with pytest.raises(UnswayedError, match=f"row {spared}"):
+        self_confidence(labels, broken, check="all")
+    for value in (np.nan, -0.5, 1.5, np.inf):
+        broken = probs.copy()
+        broken[spared, labels[spared]] = value
+        with pytest.raises(UnswayedError, match=f"row {spared}"):
+            self_confidence(labels, broken)
+    with pytest.raises(UnswayedError, match="check is one of sample, all"):
+        self_confidence(labels, probs, check="none")  # type: ignore[arg-type]
+
+
 def test_half_precision_is_read_as_single() -> None:
     labels, probs = case(500, 7)
     half = torch.from_numpy(probs).half()

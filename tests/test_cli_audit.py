@@ -115,6 +115,9 @@ def test_ready_made_files(tmp_path: Path) -> None:
     assert told["about"]["files"]["labels"] == labels
     named = json.loads(inside(*words, "--classes", "x, y, z", "--out", out, "--fresh", "--json"))
     assert named["classes"] == ["x", "y", "z"]
+    np.save(tmp_path / "short.npy", truth[:100].numpy())
+    with pytest.raises(UnswayedError, match=r"a true label for each of 120 labels, but got 100 in .*short\.npy"):
+        inside(*words, "--truth", str(tmp_path / "short.npy"), "--out", str(tmp_path / "short"))
     more = ("--annotators", str(tmp_path / "votes.npy"), "--out", str(tmp_path / "more"), "--json")
     assert "annotators" in json.loads(inside(*words, *more))["about"]["evidence"]
 
@@ -160,6 +163,8 @@ def test_train_with_auto(tmp_path: Path) -> None:
         (("wine", "--probs", "p.npy"), "--labels FILE with --probs"),
         (("--labels", "y.npy"), "labels alone"),
         (("--labels", "y.npy", "--probs", "p.npy"), "not there"),
+        (("--labels", ".", "--probs", "p.npy"), "got the folder"),
+        (("wine", "--out", "taken.txt"), "a folder to write to, but got the file taken.txt"),
         (("wine", "--kind", "video"), "--kind is"),
         (("wine", "--method", "elrr"), "did you mean"),
         (("wine", "--method", "elr mlp", "--net", "cnn-small"), "one network"),
@@ -169,6 +174,7 @@ def test_train_with_auto(tmp_path: Path) -> None:
 )
 def test_what_a_user_can_mend(words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.txt").write_text("a letter")
     with pytest.raises(UnswayedError, match=said):
         inside("audit", *words)
 

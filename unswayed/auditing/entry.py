@@ -50,7 +50,9 @@ def number_labels(labels: Any, *, classes: Sequence[str] | None = None, columns:
     names = names or tuple(map(str, range(columns or 0)))
     if columns is not None and len(names) != columns:
         got = f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        do = "name all classes in the order of the columns: classes=[...]"
+        do = "name all classes in the order of the columns: classes=[...] (--classes a,b,c)"
+        if len(names) > columns:
+            do = "give a column of probabilities for every class that labels name"
         raise UnswayedError(f"labels of {columns} classes, as there are columns of probabilities", got=got, do=do)
     used = np.unique(found[found >= 0])
     if len(used) < 2:
@@ -74,7 +76,8 @@ def _array(labels: Any) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):
-        do = "several annotators go to annotators=" if labels.ndim == 2 else None
+        do = "rows with a single 1 become labels by argmax(1); labels of several annotators go to annotators="
+        do = do if labels.ndim == 2 else "give one label a row"
         raise UnswayedError("labels [N], one a row", got=f"an array {list(labels.shape)}", do=do)
     found: np.ndarray = labels
     return found

@@ -7,6 +7,7 @@ array: rows are read in chunks, and nothing of the size `[N, K]` is made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,21 +18,36 @@ from unswayed.stats.confident import thresholds
 from unswayed.stats.predictions import Array, Groups, Predictions, Rows
 
 LEAST = 1e-6  # the smallest probability of a label that entropy is divided by
+Check = Literal["sample", "all"]
 Score = Callable[[Array, Array, Array], Array]  # probabilities [n, K], labels [n], their probabilities [n] -> [n]
 
 
-def self_confidence(labels: Rows, probs: Rows, *, adjust: bool = False) -> Tensor:
+def self_confidence(labels: Rows, probs: Rows, *, adjust: bool = False, check: Check = "sample") -> Tensor:
     """1 - p_y, one minus the probability of the given label: `[N]`, `[N, K]` -> `[N]` in [0, 1].
 
     The simplest score, and good at rows that fit no class (arXiv 1911.00068). With `adjust`, each class is measured
     against what its own rows get on average: p_k - t_k + max t, scaled to sum one, where t_k is the mean of p_k over
     rows labelled k (a class without a row: 2), so that rare and hard classes are not suspected as a whole
-    (arXiv 2103.14749). Raises UnswayedError for labels or probabilities that do not fit.
+    (arXiv 2103.14749).
+
+    Only the given labels' probabilities are needed. So with check "sample" they alone are read, and looked at one and
+    all, and of the rows' sums those of 1,024 drawn rows (of all where there are fewer): logits are refused, but a
+    single row that is no distribution may pass where its p_y is in [0, 1]. With "all", or `adjust`, every row is read.
+    Raises UnswayedError for labels or probabilities that do not fit.
 
     >>> self_confidence(torch.tensor([0, 0]), torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
     tensor([0.2500, 1.0000])
     """
-    return _score(labels, probs, adjust, lambda block, y, own: 1 - own)
+    if check not in get_args(Check):
+        raise UnswayedError(f"check is one of {', '.join(get_args(Check))}", got=repr(check))
+    if adjust or check == "all":
+        return _score(labels, probs, adjust, lambda block, y, own: 1 - own)
+    predictions = _predictions(labels, probs)
+    predictions.sample()
+    own = predictions.own()
+    if not (own.min() >= -1e-6 and own.max() <= 1 + 1e-2):  # true for NaN as well
+        predictions.check()
+    return torch.from_numpy(np.subtract(1, own, out=own))
 
 
 def normalised_margin(labels: Rows, probs: Rows, *, adjust: bool = False) -> Tensor:
@@ -86,9 +102,7 @@ def _entropy(block: Array, y: Array, own: Array) -> Array:
 
 
 def _score(labels: Rows, probs: Rows, adjust: bool, score: Score) -> Tensor:
-    predictions = Predictions(labels, probs)
-    if predictions.classes < 2:
-        raise UnswayedError("probabilities of two classes or more", got=predictions.classes)
+    predictions = _predictions(labels, probs)
     shift = _shift(predictions) if adjust else None
     found = np.empty(len(predictions), dtype=predictions.dtype)
     for rows, block, y in predictions.chunks():
@@ -97,6 +111,13 @@ def _score(labels: Rows, probs: Rows, adjust: bool, score: Score) -> Tensor:
             block /= block.sum(1, keepdims=True)
         found[rows] = score(block, y, block[np.arange(len(y)), y])
     return torch.from_numpy(found)
+
+
+def _predictions(labels: Rows, probs: Rows) -> Predictions:
+    predictions = Predictions(labels, probs)
+    if predictions.classes < 2:
+        raise UnswayedError("probabilities of two classes or more", got=predictions.classes)
+    return predictions
 
 
 def _shift(predictions: Predictions) -> Array:

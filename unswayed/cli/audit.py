@@ -161,17 +161,21 @@ def audit_labels(
         folder = out or Path("audits") / labels.stem
         if features is not None and len(features) > 1:
             raise UnswayedError("one file of --features", got=len(features))
-        found = audit_files(
-            labels,
-            folder,
-            probs=probs,
-            features=Path(features[0]) if features else None,
-            annotators=annotators,
-            truth=Path(truth) if truth else None,
-            column=label,
-            classes=None if classes is None else [name.strip() for name in classes.split(",")],
-            fresh=fresh,
-        )
+        try:
+            found = audit_files(
+                labels,
+                folder,
+                probs=probs,
+                features=Path(features[0]) if features else None,
+                annotators=annotators,
+                truth=Path(truth) if truth else None,
+                column=label,
+                classes=None if classes is None else [name.strip() for name in classes.split(",")],
+                fresh=fresh,
+            )
+        except KeyboardInterrupt:
+            console.print("[yellow]Stopped.[/] Nothing was written; the same command begins anew.")
+            raise typer.Exit(130) from None
     else:
         if data is None:
             raise UnswayedError("data to audit", got="none", do="unswayed audit DATA, or --labels FILE --probs FILE")

@@ -84,6 +84,7 @@ def audit_data(
     """
     clock, plan = time.monotonic(), Plan(config, folds)
     draft(parse_arm(config.arm))
+    _check_folder(out)
     with alone(out):
         if fresh:
             forget(out)
@@ -164,6 +165,11 @@ def forget(out: Path) -> None:
     for name in (ABOUT, LIST, STATE, PLAN):
         (out / name).unlink(missing_ok=True)
     _remove_parts(out)
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UnswayedError("a folder to write to", got=f"the file {out}", do="choose another --out")
 
 
 def _check_plan(out: Path, plan: Plan) -> None:
@@ -268,18 +274,26 @@ def audit_files(
         do = "--probs FILE, --features FILE, or the data themselves: unswayed audit DATA"
         raise UnswayedError("something to judge the labels by", got="labels alone", do=do)
     files = {"labels": labels, "probs": probs, "features": features, "annotators": annotators}
+    for name, path in {**files, "truth": truth}.items():
+        if path is not None and path.is_dir():
+            do = "the data themselves, as a folder of pictures: unswayed audit FOLDER"
+            raise UnswayedError(f"a file of {name}", got=f"the folder {path}", do=do)
+    _check_folder(out)
     with alone(out):
         if (out / ABOUT).exists() and not fresh:
             do = "choose another --out, or --fresh to replace it"
             raise UnswayedError("a folder without another audit", got=f"one in {out}", do=do)
+        cells, told = read_column(labels, column), None if truth is None else read_column(truth, column)
+        if told is not None and len(told) != len(cells):
+            raise UnswayedError(f"a true label for each of {len(cells):,} labels", got=f"{len(told):,} in {truth}")
         made = audit(
-            read_column(labels, column),
+            cells,
             probs=None if probs is None else read_matrix(probs, "probabilities"),
             features=None if features is None else read_matrix(features, "features"),
             annotators=None if annotators is None else read_matrix(annotators, "annotators' labels"),
             classes=classes,
         )
-        known = None if truth is None else number_labels(read_column(truth, column), classes=made.classes).labels
+        known = None if told is None else number_labels(told, classes=made.classes).labels
         about = {
             "config": None,
             "files": {name: str(path) for name, path in files.items() if path is not None},
