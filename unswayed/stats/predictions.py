@@ -66,7 +66,8 @@ class Predictions:
     def sample(self) -> None:
         """Read 1,024 rows, in 64 runs drawn from all, and raise UnswayedError where one is no distribution."""
         if len(self) <= RUNS * RUN:
-            return self.check()
+            self.check()
+            return
         for start in np.random.default_rng(0).choice(len(self) - RUN + 1, RUNS, replace=False).tolist():
             self._check(self.probs[start : start + RUN].astype(self.dtype, copy=False), start)
 
