@@ -485,23 +485,28 @@ def test_probabilities_are_kept_while_they_are_few(monkeypatch: pytest.MonkeyPat
 
 
 MAPPED = """
-import resource, sys
+import sys
 import numpy as np, torch
 import unswayed
+
+def largest():  # of this program; ru_maxrss would begin with that of the process that started it
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
 torch.set_num_threads(1)
 labels, probs = np.load(sys.argv[1]), np.load(sys.argv[2], mmap_mode="r")
 unswayed.audit(labels[:3000], probs=probs[:3000])  # what is imported and made once
 for start in range(0, len(probs), 4096):  # pages of the file count as resident once they were looked at
     probs[start : start + 4096].max()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = largest()
 found = unswayed.audit(labels, probs=probs)
 assert len(found) == len(labels) and found.probs is None
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(largest() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is told in other units")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the resident memory so")
 def test_a_memory_map_is_audited_in_bounded_memory(tmp_path: Path) -> None:
     """400,000 x 200: each copy in single precision would be 305 MiB, and a double one 610."""
     rows, classes = 400_000, 200
@@ -518,7 +523,7 @@ def test_a_memory_map_is_audited_in_bounded_memory(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown = float(done.stdout)
     print(f"\nA map of {2 * rows * classes / 2**20:.0f} MiB: resident memory grew by {grown:.0f} MiB")
-    assert grown < 1000  # of which the fits on 20,000 drawn rows take most
+    assert 0 < grown < 1000  # of which the fits on 20,000 drawn rows take most
 
 
 def test_an_audit_without_decisions_stays(planted: tuple[Audit, Tensor, Tensor, Tensor]) -> None:
