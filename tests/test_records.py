@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from functools import reduce
 from inspect import signature
 from math import fsum
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from benchmarks.methods.pages import PAGES, pages
 from unswayed import UnswayedError, mending, methods
 from unswayed.cli import app
-from unswayed.methods.record import as_markdown, read_record, record, recorded
+from unswayed.methods.record import Measured, as_markdown, read_record, record, recorded
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -103,3 +104,24 @@ def test_a_broken_record_is_named(broken: str, message: str) -> None:
     assert read_record("small", SMALL).does == "Little."
     with pytest.raises(UnswayedError, match=message):
         read_record("small", broken)
+
+
+def test_shortfall_names_what_was_shown_to_be_worse_alone() -> None:
+    def measured(data: str, over: str, verdict: str) -> Measured:
+        return Measured(data, "pes", "60.0", over, 3, "results/x.json", verdict)
+
+    found = replace(record("pes"), measured=(measured("news", "−14.6 ± 12.2", "worse"), measured("a", "−1.0", "")))
+    assert found.shortfall == "Falls short of plain cross-entropy here: news (pes: −14.6 ± 12.2)."
+    assert found.shortfall in as_markdown(found)
+    assert replace(found, measured=found.measured[1:]).shortfall == ""
+
+
+@pytest.mark.parametrize("name", recorded())
+def test_verdicts_are_those_of_the_intervals(name: str) -> None:
+    for measured in record(name).measured:
+        mean, _, half = measured.over_plain.replace("−", "-").partition(" ± ")
+        if not half:
+            assert measured.verdict == ""
+        elif abs(abs(float(mean)) - float(half)) > 0.1:  # nearer, and rounding hides what was found
+            shown = abs(float(mean)) > float(half)
+            assert measured.verdict == (("better" if float(mean) > 0 else "worse") if shown else "")

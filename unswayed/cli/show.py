@@ -71,6 +71,8 @@ def _print(found: Record) -> None:
         (m.data, m.arm, m.value, f"{m.over_plain} over plain", f"{m.seeds} seeds", m.file) for m in found.measured
     ]
     _table(console, "Measured here, %", measured)
+    if found.shortfall:
+        console.print(found.shortfall, "\n", markup=False, highlight=False)
     console.print(f"[bold]Cost[/]  {escape(found.cost)}", "")
     for line in found.avoid:
         console.print(f"[bold]Not[/]  {escape(line)}")

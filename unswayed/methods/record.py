@@ -73,6 +73,7 @@ class Measured:
     over_plain: str  # points over plain cross-entropy, with a 95 % interval over paired seeds
     seeds: int
     file: str
+    verdict: str = ""  # "better" or "worse" than plain where the interval says so
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ class Record:
     notes: tuple[str, ...] = ()
     command: str = ""  # how to run it, of what is no method
     measured: tuple[Measured, ...] = field(default=(), compare=False)
+
+    @property
+    def shortfall(self) -> str:
+        """Where it was shown to do worse than plain cross-entropy here, in a sentence; empty where nowhere."""
+        worse = [f"{m.data} ({m.arm}: {m.over_plain})" for m in self.measured if m.verdict == "worse"]
+        return f"Falls short of plain cross-entropy here: {'; '.join(worse)}." if worse else ""
 
 
 ALSO_CALLED = {"rlap": "repair"}
@@ -190,6 +197,7 @@ def _lines(found: Record) -> Iterator[str]:
         yield from ("", "## Measured here", "")
         yield from ("| data | arm | % | over plain | seeds | file |", "|---|---|---|---|---|---|")
         yield from (_row(m.data, m.arm, m.value, m.over_plain, str(m.seeds), f"`{m.file}`") for m in found.measured)
+        yield from ("", found.shortfall) if found.shortfall else ()
     yield from ("", "## Cost", "", found.cost, "", "## When not to use it", "")
     yield from (f"- {line}" for line in found.avoid)
     if found.notes:
