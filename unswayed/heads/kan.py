@@ -168,8 +168,11 @@ class KANLinear(FunctionEdges):
             for the norm "batch" (our choice) (-2, 2), two standard deviations to both sides.
     norm    what the splines see: "none" (as published), "tanh", "layer" or "batch"; see `FunctionEdges`.
     spread  of the splines' first coefficients, in 1 / sqrt(in).
-    Defaults of grid, order, range and norm are those of efficient-kan. `benchmarks/kan_defaults.py` compares others;
-    the seeds run so far are too few for an interval, so nothing was changed. Features of unknown size ask for "batch".
+    Defaults of grid, order, range and norm are those of efficient-kan, which every measured figure here was made with.
+    For features of unknown size take norm="layer", range=(-2, 2): of the settings run on all eight cells of a study
+    (results/kan_defaults.json: digits and news, 40 % wrong labels, five seeds) it is the one shown to lose in none; it
+    gains 6 points on news, and 30 to 45 where features are a hundred times smaller. "batch" loses 7 on digits under
+    cross-entropy.
 
     >>> KANLinear(5, 3)(torch.zeros(2, 5)).shape
     torch.Size([2, 3])
