@@ -6,7 +6,6 @@ import io
 import math
 import random
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from unswayed.bench.page import render
 from unswayed.bench.results import Failure, Score
 from unswayed.bench.tuning import choose
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GAINS = {"plain": 0.0, "gce": 0.08, "nce+agce": 0.10, "anl-ce(alpha=<b>&)": -0.01, "co-teaching": 0.05}
 SUITE: dict[str, Any] = {
     "about": "Made up <script>alert(1)</script>, to see what it looks like.",
@@ -118,24 +116,19 @@ def test_the_table_says_what_the_page_says() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")])
-def test_the_page_in_a_browser(tmp_path: Path, width: int, scheme: Any) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install unswayed[dev])")
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any, width: int, scheme: Any) -> None:
     page = write(made_up(), tmp_path / "page.html")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        tab, faults = context.new_page(), list[str]()
-        tab.on("console", lambda message: faults.append(message.text))
-        tab.on("request", lambda request: None if request.url.startswith("file:") else faults.append(request.url))
-        tab.goto(page.as_uri())
-        assert tab.locator("svg.drawing").count() == 6  # ranks, three families, gains, cost
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        for drawing in tab.locator("svg.drawing").all():
-            box = drawing.evaluate("e => { const b = e.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height] }")
-            assert box[0] >= -1
-            assert box[2] <= 881, "no name reaches beyond its drawing"
-        assert faults == []
-        browser.close()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab, faults = context.new_page(), list[str]()
+    tab.on("console", lambda message: faults.append(message.text))
+    tab.on("request", lambda request: None if request.url.startswith("file:") else faults.append(request.url))
+    tab.goto(page.as_uri())
+    assert tab.locator("svg.drawing").count() == 6  # ranks, three families, gains, cost
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for drawing in tab.locator("svg.drawing").all():
+        box = drawing.evaluate("e => { const b = e.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height] }")
+        assert box[0] >= -1
+        assert box[2] <= 881, "no name reaches beyond its drawing"
+    assert faults == []
+    context.close()

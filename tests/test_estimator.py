@@ -121,7 +121,9 @@ def test_auto_takes_the_method_that_is_advised_with_the_parts_that_are_named(mon
 
 @pytest.mark.parametrize("method", methods.names())
 def test_every_method_can_be_tried_before_the_data_are_looked_at(method: str) -> None:
-    draft(parse_arm(method))
+    drafted = draft(parse_arm(method))
+    assert type(drafted) is methods.get(method)
+    assert sum(stage.epochs for stage in drafted.plan(2)) <= 2 * drafted.budget
 
 
 def test_settings_reach_the_loop() -> None:

@@ -281,7 +281,7 @@ def test_the_same_study_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def colours() -> dict[str, tuple[str, str]]:
-    css = resources.files("unswayed.report").joinpath("page.css").read_text(encoding="utf-8")
+    css = resources.files("unswayed.report").joinpath("palette.css").read_text(encoding="utf-8")
     return {name: (light, dark) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", css)}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,30 +19,10 @@ from unswayed import Config
 from unswayed.review import Case, open_case, serve
 from unswayed.review.store import CONFLICT, OPEN, SETTLED, SKIPPED
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install unswayed[dev])")
 uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn (pip install unswayed[review])")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+pytestmark = pytest.mark.slow
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 MANY = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Running:
@@ -471,3 +450,4 @@ def test_sounds_play_by_the_space_bar(tmp_path: Path, start: Any, visit: Any) ->
     page.tab.wait_for_function("() => document.querySelector('audio').duration > 0.9")
     page.press("Space")
     page.tab.wait_for_function("() => document.querySelector('audio').currentTime > 0")
+    assert page.tab.evaluate("document.querySelector('audio').error") is None

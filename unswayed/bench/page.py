@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from unswayed.bench import figures, words
@@ -16,7 +14,7 @@ from unswayed.bench.published import Beside, beside
 from unswayed.bench.results import Results
 from unswayed.bench.statistics import Comparison, Gain, Ranking, against_control, gains, over_all, over_tasks, rank
 from unswayed.report import summary
-from unswayed.report.page import Ink
+from unswayed.report.page import Ink, environment, style
 from unswayed.report.statistics import Interval, Verdict, interval, verdict
 from unswayed.version import __version__
 from unswayed.writing import replacing
@@ -71,7 +69,7 @@ def render(results: Results) -> str:
     by_place = {(one.task, one.arm): one for one in compared}
     drawings = [*figures.over_axis(results, looks)]
     return (
-        _environment()
+        environment("bench", summary.spread, ends, megabytes, p_value)
         .get_template("page.html")
         .render(
             suite=results.suite,
@@ -96,28 +94,10 @@ def render(results: Results) -> str:
             failures=[(failure, _cause(failure.why)) for failure in results.failures],
             notes=words.footnotes(results),
             version=__version__,
-            style=Markup(_asset("unswayed.report") + _asset("unswayed.bench")),
+            style=Markup(style("unswayed.report", "unswayed.bench")),
             tones=_TONES,
         )
     )
-
-
-def _asset(room: str) -> str:
-    return resources.files(room).joinpath("page.css").read_text(encoding="utf-8").replace("\r\n", "\n")
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unswayed", "bench"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for filter_ in (summary.count, summary.duration, summary.percent, summary.plural, summary.score, summary.signed,
-                    summary.span, summary.spread, summary.tied, ends, megabytes, p_value):  # fmt: skip
-        environment.filters[filter_.__name__] = filter_
-    return environment
 
 
 def ends(low_high: tuple[float, float]) -> str:

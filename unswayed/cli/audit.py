@@ -12,6 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from unswayed.cli import app
+from unswayed.cli.options import (
+    INPUT,
+    RUNNING,
+    Columns,
+    Device,
+    Kind,
+    Label,
+    Missing,
+    Size,
+    Strict,
+    reader_of,
+)
 from unswayed.cli.train import folder_name, known_noises, known_sources, noise_settings
 from unswayed.errors import UnswayedError
 
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
     from unswayed.auditing import Audit
     from unswayed.experiment.config import Config
 
-INPUT, READY, FOLDS, RUNNING = "Data", "Ready-made evidence", "Evidence made here", "Running"
+READY, FOLDS = "Ready-made evidence", "Evidence made here"
 SHOWN = 20  # suspicious rows printed; the file has all
 PAIRS = 8  # pairs of classes printed
 BODIES = ("cnn-small", "cnn8", "resnet18", "text-mlp")
@@ -35,15 +47,9 @@ def audit_labels(
             autocompletion=known_sources,
         ),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the given labels.", rich_help_panel=INPUT)] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="Column of the input; may be repeated for a table.", rich_help_panel=INPUT),
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="image, audio, text or table. \\[default: what the data look like]", rich_help_panel=INPUT),
-    ] = None,
+    label: Label = None,
+    input_: Columns = None,
+    kind: Kind = None,
     truth: Annotated[
         str | None,
         typer.Option(
@@ -58,11 +64,9 @@ def audit_labels(
     split: Annotated[
         str | None, typer.Option(help="Split to audit, or the column that tells it.", rich_help_panel=INPUT)
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", rich_help_panel=INPUT)] = None,
+    size: Size = None,
     root: Annotated[str | None, typer.Option(help="Folder of a named data set's files.", rich_help_panel=INPUT)] = None,
-    missing: Annotated[
-        str, typer.Option(help="Missing numbers of a table: error or mean.", rich_help_panel=INPUT)
-    ] = "error",
+    missing: Missing = "error",
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -78,9 +82,7 @@ def audit_labels(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a damaged image or sound.", rich_help_panel=INPUT)
-    ] = False,
+    strict: Strict = False,
     limit: Annotated[
         int | None, typer.Option(help="Audit at most so many rows, drawn evenly.", min=2, rich_help_panel=INPUT)
     ] = None,
@@ -137,7 +139,7 @@ def audit_labels(
         int | None,
         typer.Option(help="Folds at a time. \\[default: as many as cores]", min=1, rich_help_panel=RUNNING),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=RUNNING)] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=RUNNING)] = "fp32",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete an earlier audit in the folder first.", rich_help_panel=RUNNING)
@@ -182,14 +184,10 @@ def audit_labels(
         for name, path in (("--probs", probs), ("--annotators", annotators), ("--classes", classes)):
             if path is not None:
                 raise UnswayedError(f"--labels FILE with {name}", got="DATA", do=f"leave out {name}")
-        reader: dict[str, Any] = {
-            "input": input_[0] if input_ and len(input_) == 1 else input_ or None,
-            "kind": kind, "label": label, "truth": truth, "split": split, "size": size, "root": root,
-            "strict": strict or None, "missing": None if missing == "error" else missing, "extra": annotator or None,
-        }  # fmt: skip
-        reader = {name: value for name, value in reader.items() if value is not None} | {"test": False}
-        if kind not in (None, "image", "audio", "text", "table"):
-            raise UnswayedError("--kind is image, audio, text or table", got=repr(kind))
+        reader = reader_of(
+            input_, kind, strict, missing,
+            label=label, truth=truth, split=split, size=size, root=root, extra=annotator or None, test=False,
+        )  # fmt: skip
         config = _config(
             data, method, net, reader=reader, encoder=encoder, features=features or (), limit=limit, noise=noise,
             rate=rate or 0.0, noise_settings=noise_settings(noise, rate, []), epochs=epochs, batch=batch, lr=lr,

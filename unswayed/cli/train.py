@@ -12,6 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from unswayed.cli import app
+from unswayed.cli.options import (
+    INPUT,
+    RUNNING,
+    Columns,
+    Device,
+    Kind,
+    Label,
+    Missing,
+    Size,
+    Strict,
+    reader_of,
+)
 from unswayed.cli.report import write_report
 from unswayed.errors import UnswayedError
 
@@ -63,7 +75,7 @@ Data = Annotated[
         autocompletion=known_sources,
     ),
 ]
-INPUT, LABELS, TRAINING, RUNNING = "Data", "Labels", "Training", "Running"
+LABELS, TRAINING = "Labels", "Training"
 
 
 @app.command()
@@ -82,15 +94,9 @@ def train(
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help=f"Train the arms {'; '.join(COMPARISON)}.")] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds 0, 1, ...; paired over arms.", min=1)] = 1,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="Column of the input; may be repeated for a table.", rich_help_panel=INPUT),
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="image, audio, text or table. \\[default: what the data look like]", rich_help_panel=INPUT),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the given labels.", rich_help_panel=INPUT)] = None,
+    input_: Columns = None,
+    kind: Kind = None,
+    label: Label = None,
     truth: Annotated[
         str | None, typer.Option(help="Column of the true labels: for scoring only.", rich_help_panel=INPUT)
     ] = None,
@@ -98,10 +104,8 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="Column that tells training from test rows.", rich_help_panel=INPUT)
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", rich_help_panel=INPUT)] = None,
-    missing: Annotated[
-        str, typer.Option(help="Missing numbers of a table: error or mean.", rich_help_panel=INPUT)
-    ] = "error",
+    size: Size = None,
+    missing: Missing = "error",
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -118,9 +122,7 @@ def train(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a damaged image or sound.", rich_help_panel=INPUT)
-    ] = False,
+    strict: Strict = False,
     limit: Annotated[int | None, typer.Option(help="Train on at most so many rows.", rich_help_panel=INPUT)] = None,
     hold_out: Annotated[
         float, typer.Option(help="Share of rows for testing where there is no test part.", rich_help_panel=INPUT)
@@ -185,7 +187,7 @@ def train(
     jobs: Annotated[
         int, typer.Option(help="Runs at a time, each in its own process.", min=1, rich_help_panel=RUNNING)
     ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=RUNNING)] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=RUNNING)] = "fp32",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with runs that were stopped.", rich_help_panel=RUNNING)
@@ -223,19 +225,8 @@ def train(
     from unswayed.experiment.pool import claim, make_cells
 
     arms = list(dict.fromkeys((COMPARISON if compare else []) + (arm or []))) or [DEFAULT_ARM]
-    given: dict[str, Any] = {
-        "input": input_[0] if input_ and len(input_) == 1 else input_ or None,
-        "kind": kind,
-        "label": label,
-        "truth": truth,
-        "test": test,
-        "split": split,
-        "size": size,
-    }
-    given |= {"strict": strict or None, "missing": None if missing == "error" else missing}
-    reader = {name: value for name, value in given.items() if value is not None}
-    if kind not in (None, "image", "audio", "text", "table"):
-        raise UnswayedError("--kind is image, audio, text or table", got=repr(kind))
+    named = {"label": label, "truth": truth, "test": test, "split": split, "size": size}
+    reader = reader_of(input_, kind, strict, missing, **named)
     common: dict[str, Any] = {
         "data": data, "reader": reader, "encoder": encoder, "features": features or (), "noise": noise,
         "rate": rate or 0.0,

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -154,7 +154,7 @@ def render(study: Study) -> str:
     versions, machine = surroundings(run for section in study.sections for run in section.runs)
     script = _asset("page.js")
     return (
-        _environment()
+        environment("report", summary.epochs_of)
         .get_template("page.html")
         .render(
             parts=parts,
@@ -164,7 +164,7 @@ def render(study: Study) -> str:
             versions=versions,
             machine=machine,
             version=__version__,
-            style=Markup(_asset("page.css")),
+            style=Markup(style("unswayed.report")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             data=_as_data([part.as_json() for part in parts]),
@@ -173,7 +173,16 @@ def render(study: Study) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("unswayed.report").joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+    return _read("unswayed.report", name)
+
+
+def style(*rooms: str) -> str:
+    """The colours of all pages, then the style of each room's page."""
+    return "".join([_asset("palette.css"), *(_read(room, "page.css") for room in rooms)])
+
+
+def _read(room: str, name: str) -> str:
+    return resources.files(room).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 def _as_data(value: Any) -> Markup:
@@ -181,27 +190,19 @@ def _as_data(value: Any) -> Markup:
     return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unswayed", "report"),
+def environment(room: str, *filters: Callable[..., Any]) -> jinja2.Environment:
+    """Templates of a room, which escape what they are given and know the filters by their names."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("unswayed", room),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (
-        summary.count,
-        summary.duration,
-        summary.percent,
-        summary.plural,
-        summary.score,
-        summary.signed,
-        summary.span,
-        summary.tied,
-        summary.epochs_of,
-    ):
-        environment.filters[filter_.__name__] = filter_
-    return environment
+    common = (summary.count, summary.duration, summary.percent, summary.plural, summary.score, summary.signed)
+    for filter_ in (*common, summary.span, summary.tied, *filters):
+        made.filters[filter_.__name__] = filter_
+    return made
 
 
 def _part(index: int, section: Section, shelf: Shelf) -> Part:

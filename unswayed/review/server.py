@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 ASSETS = {
+    "palette.css": "text/css",
     "page.css": "text/css",
     "mark.svg": "image/svg+xml",
     **dict.fromkeys(
@@ -82,7 +83,8 @@ def make_app(case: Case, token: str, *, reviewer: str = "reviewer") -> App:
         kind = ASSETS.get(name, "text/html")
         if name != "page.html" and name not in ASSETS:
             return Response("no such file", 404, media_type="text/plain")
-        data = (resources.files("unswayed.review") / name).read_bytes()
+        room = "unswayed.report" if name == "palette.css" else "unswayed.review"  # one look for all pages
+        data = (resources.files(room) / name).read_bytes()
         return Response(data, media_type=kind, headers={"cache-control": "no-store"})
 
     routes = [
