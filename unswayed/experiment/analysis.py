@@ -17,9 +17,18 @@ from unswayed.data.columns import Column, TensorColumn
 from unswayed.engine import Record
 from unswayed.errors import UnswayedError
 from unswayed.experiment.config import Config
+from unswayed.experiment.evidence import BINS
 from unswayed.experiment.masks import MaskBook
 from unswayed.experiment.task import Task
-from unswayed.heads.inspection import density, find_masks, label_gradients, last_layer, overlap, turnover
+from unswayed.heads.inspection import (
+    density,
+    find_masks,
+    label_gradients,
+    last_layer,
+    overlap,
+    overlap_matrix,
+    turnover,
+)
 from unswayed.machine import Place
 from unswayed.method import Batch, Method, Stage
 from unswayed.prediction import predict
@@ -27,6 +36,7 @@ from unswayed.stats.gradients import gradient_cosine, gradient_error
 from unswayed.stats.memorisation import confidence, memorisation_rate
 
 ROWS = 2048  # our choice: enough for a steady mean, few enough to cost some percent of an epoch
+MOST_CLASSES = 20  # of which a matrix is kept
 _DRAW = 5  # what a seed is used for (0 to 3: the task; 4: the weights)
 
 
@@ -90,10 +100,32 @@ class Analysis:
         wrong = int((self.given != self.truth).sum())
         return {"rows": len(self.at), "wrong": wrong, "layer": self.layer, "notes": self.notes}
 
+    def conclude(self, method: Method) -> dict[str, Any]:
+        """What the trained `method` shows at the end: how sure it is of the given labels, and what its masks share.
+
+        `confidence` counts rows labelled right and wrong by the probability of the given label, in ten equal bins;
+        `mask` has shape [K, d], the share of edges that each class keeps, and how much two classes share, [K, K].
+        """
+        found: dict[str, Any] = {"confidence": None, "mask": None}
+        if not self.place.first:
+            return found
+        if len(self.at):
+            sure = self._probabilities(method).gather(1, self.given[:, None])[:, 0]
+            bins = (sure * BINS).long().clamp(0, BINS - 1)
+            wrong = self.given != self.truth
+            parts = (("right", bins[~wrong]), ("wrong", bins[wrong]))
+            found["confidence"] = {name: torch.bincount(part, minlength=BINS).tolist() for name, part in parts}
+        if masks := list(find_masks(method.net).values()):
+            found["mask"] = _about_mask(masks[-1].cpu())
+        return found
+
+    def _probabilities(self, method: Method) -> Tensor:
+        return predict(method, self.x, place=self.place).softmax(1).cpu()
+
     def _labels(self, method: Method) -> dict[str, float]:
         if not len(self.at):
             return {}
-        probs = predict(method, self.x, place=self.place).softmax(1).cpu()
+        probs = self._probabilities(method)
         sure = confidence(probs, self.given, self.truth)
         learnt = memorisation_rate(probs, self.given, self.truth)
         return {"confidence_clean": sure.clean, "confidence_wrong": sure.wrong, "memorisation": learnt}
@@ -122,6 +154,14 @@ class Analysis:
         before = self.book.add(record.epoch, record.epochs, mask)
         changed = math.nan if before is None else turnover(torch.from_numpy(before), mask)
         return {"mask_density": density(mask), "mask_turnover": changed, "mask_overlap": overlap(mask)}
+
+
+def _about_mask(mask: Tensor) -> dict[str, Any]:
+    matrix = None
+    if len(mask) <= MOST_CLASSES:
+        matrix = [[round(value, 4) for value in row] for row in overlap_matrix(mask).tolist()]
+    kept = [round(value, 4) for value in (mask != 0).double().mean(1).tolist()]
+    return {"shape": list(mask.shape), "kept": kept, "overlap": matrix}
 
 
 def draw_known(truth: Tensor, seed: int) -> Tensor:

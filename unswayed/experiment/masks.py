@@ -1,8 +1,13 @@
-"""The edge masks of a run in one small file, masks.npz: `epochs` [E], `shape` [2] and `bits` [E, bytes], packed."""
+"""The edge masks of a run in one small file, masks.npz: `epochs` [E], `shape` [2] and `bits` [E, bytes], packed.
+
+Or as plain data for JSON, which holds those that are pictured.
+"""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -31,11 +36,30 @@ class MaskBook:
         earlier = {e: kept for e, kept in self.masks.items() if e < epoch}  # a resumed run does later ones again
         self.masks = {**earlier, epoch: mask.cpu().numpy().astype(np.bool_)}
         latest = sorted(self.masks)[-max(2, ROOM // -(-mask.numel() // 8)) :]
-        pictured = (0, (epochs - 1) // 2, epochs - 1)
+        pictured = pictured_epochs(epochs)
         self.masks = {e: kept for e, kept in self.masks.items() if e in pictured or e in latest}
         if self.path is not None:
             write_masks(self.path, self.masks)
         return self.masks.get(epoch - 1)
+
+
+def pictured_epochs(epochs: int) -> tuple[int, int, int]:
+    """The first, the middle and the last of so many epochs."""
+    return 0, (epochs - 1) // 2, epochs - 1
+
+
+def pack_masks(masks: dict[int, Mask], epochs: int, most: int = 2**14) -> dict[str, Any] | None:
+    """Masks of the pictured epochs as plain data: `shape` [K, d], and by epoch `bits` in base 64; None without any.
+
+    Only as many classes as have `most` edges together are kept, 2 kB an epoch; `classes` tells of how many.
+    """
+    kept = {epoch: masks[epoch] for epoch in sorted(set(pictured_epochs(epochs))) if epoch in masks}
+    if not kept:
+        return None
+    classes, width = next(iter(kept.values())).shape
+    rows = max(1, min(classes, most // width))
+    bits = {str(e): base64.b64encode(np.packbits(mask[:rows]).tobytes()).decode() for e, mask in kept.items()}
+    return {"shape": [rows, width], "classes": classes, "bits": bits}
 
 
 def write_masks(path: Path, masks: dict[int, Mask]) -> None:

@@ -26,6 +26,7 @@ from unswayed.experiment.analysis import Analysis
 from unswayed.experiment.arms import Arm, parse_arm
 from unswayed.experiment.automatic import settle
 from unswayed.experiment.config import Config
+from unswayed.experiment.evidence import of_known, score_evidence
 from unswayed.experiment.scoring import Beliefs, beliefs_of, score_suspicion, score_test, true_rate, true_transition
 from unswayed.experiment.task import Task, make_task, read_data
 from unswayed.machine import Place, describe, find_place, versions
@@ -87,7 +88,7 @@ def run(
         "config": config.as_json(),
         "data": _about_data(task),
         **summary,
-        "analysis": None if analysis is None else analysis.about(),
+        "analysis": None if analysis is None else {**analysis.about(), **analysis.conclude(method)},
         "parameters": sum(p.numel() for p in method.parameters()),
         "versions": versions(),
         "machine": describe(),
@@ -223,10 +224,11 @@ def score(method: Method, task: Task, outcome: Outcome, place: Place) -> tuple[B
     fallback = predict(method, task.train.x, place=place).softmax(1).cpu()
     beliefs = beliefs_of(method, given, fallback)
     curve = [record.scores.get("test_accuracy") for record in outcome.records]
-    test = None
+    test, seen = None, {}
     if task.test is not None and task.test_labels is not None:
-        predicted = predict(method, task.test.x, place=place).argmax(1).cpu()
-        test = score_test(predicted, task.test_labels, classes, curve, task.against)
+        logits = predict(method, task.test.x, place=place).cpu()
+        seen = {"probabilities": logits.softmax(1), "labels": task.test_labels}
+        test = score_test(logits.argmax(1), task.test_labels, classes, curve, task.against)
     true = true_transition(given, truth, classes)
     return beliefs, {
         "history": [_epoch(record) for record in outcome.records],
@@ -234,6 +236,7 @@ def score(method: Method, task: Task, outcome: Outcome, place: Place) -> tuple[B
         "transition": {"estimated": beliefs.transition.tolist(), "true": None if true is None else true.tolist()},
         "noise_rate": {"estimated": beliefs.noise_rate, "true": true_rate(given, truth)},
         "suspicion": score_suspicion(beliefs.suspicion, given, truth),
+        **score_evidence(*of_known(beliefs.suspicion, given, truth), **seen),
         "cost": {"seconds": outcome.seconds, "steps": outcome.steps, "samples": outcome.samples},
         "chosen": method.chosen() or None,
     }
