@@ -40,6 +40,7 @@ ROOMS = [
     "noise",
     "data",
     "checkpoint",
+    "sharding",
     "writing",
     "registry",
     "errors",

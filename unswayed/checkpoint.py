@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unswayed.errors import UnswayedError
+from unswayed.sharding import like
 from unswayed.writing import replacing
 
 
@@ -54,9 +55,16 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Put back what `pack_optimizer` took."""
+    """Put back what `pack_optimizer` took, spread as the parameters are."""
     state: dict[int, dict[str, Any]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in {**tensors, **about["plain"]}.items():
         number, key = name.split("/", 1)
-        state.setdefault(int(number), {})[key] = value.clone() if isinstance(value, Tensor) else value
-    optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+        if isinstance(value, Tensor):
+            shaped = value.shape == parameters[int(number)].shape  # else a count of steps, which is whole everywhere
+            value = like(value.clone(), parameters[int(number)]) if shaped else value.clone()
+        state.setdefault(int(number), {})[key] = value
+    # How lists of tensors are stepped is a matter of the machine, not of the run.
+    own = [{"foreach": group["foreach"]} if "foreach" in group else {} for group in optimizer.param_groups]
+    groups = [{**group, **mine} for group, mine in zip(about["groups"], own, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -24,6 +24,17 @@ from unswayed.method import Batch, Data, Method, Stage, identity
 from unswayed.prediction import accuracy, evaluating, predict
 from unswayed.registry import check_settings
 from unswayed.settings import Settings, make_optimizer, rate_factor
+from unswayed.sharding import (
+    average_gradients,
+    clip_gradients,
+    explain_mixing,
+    gather,
+    load_whole,
+    local,
+    part_mixed_groups,
+    settle,
+    shard_networks,
+)
 from unswayed.writing import remove_unfinished
 
 __all__ = ["Outcome", "Record", "Settings", "accuracy", "evaluating", "fit", "predict"]
@@ -105,13 +116,16 @@ def fit(
     without an entry shows rows as stored. `checkpoint` is a file that is renewed every `save_seconds` and at the end;
     with `resume` the run goes on from it, to the same bits as without the pause. `about` is stored in it and must be
     equal on resuming. The global random state is left as it was. A loss that is not finite raises, and so does a NaN
-    in what the method holds.
+    in what the method holds. Where `place` shards, the method's networks stay spread over the processes: they all have
+    to ask for predictions; checkpoints are whole, and go on in any number of processes.
     """
     check_settings(changes, asdict(Settings()), "fit")
     settings = replace(settings or Settings(), **changes)
     place = place or find_place(str(next(method.buffers()).device))  # a method may have nothing for the loop to train
     if settings.batch < 2 * place.world:
         raise UnswayedError(f"a batch of 2 rows a process, {2 * place.world} in all", got=settings.batch)
+    if place.shards:
+        shard_networks(method, place.device, place.world)
     method.to(place.device)
     run = _Run(method, train.to(place.device), settings, augment or {}, place, evaluate, watch, checkpoint, about or {})
     with place.own_random_state(), _stop_requests() as asked:
@@ -167,7 +181,7 @@ class _Run:
         self.epochs = sum(stage.epochs for stage in self.plan)
         self.at, self.records = Position(), list[Record]()
         self.losses: list[Tensor] = []
-        self.optimizer = make_optimizer(method, settings, self.plan[0])
+        self.optimizer = self._make_optimizer(self.plan[0])
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == "fp16")
         self.start: dict[str, Tensor] | None = None  # the method when the stage began, if its data depend on it
         self.saved = time.monotonic()
@@ -191,6 +205,7 @@ class _Run:
                 if self.at.epoch == stage.epochs:
                     self._next_stage()
                 self._save_if(asked)
+        settle(self.method)
         self.method.requires_grad_(True)
         self.method.eval()
         self._check_state()
@@ -203,7 +218,7 @@ class _Run:
         resumed = self.at.epoch > 0 or self.at.step > 0
         now = _copy(self.method) if resumed else {}
         if resumed and self.start:
-            self.method.load_state_dict(self.start)  # the stage's data came from the method as it was then
+            load_whole(self.method, self.start)  # the stage's data came from the method as it was then
         elif stage.data is not identity:
             self.start = _copy(self.method)
         self.place.seed(seed_of(self.settings.seed, self.at.stage, -1))
@@ -213,15 +228,22 @@ class _Run:
         if resumed:
             self.method.load_state_dict(now)
         elif stage.restarts and self.at.stage > 0:
-            self.optimizer = make_optimizer(self.method, self.settings, stage)
+            self.optimizer = self._make_optimizer(stage)
         return None if parts is None else check_parts(parts, stage.name, self.place)
 
+    def _make_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+        settle(self.method)
+        optimizer = make_optimizer(self.method, self.settings, stage)
+        part_mixed_groups(optimizer)
+        return optimizer
+
     def _learner(self, stage: Stage) -> nn.Module:
+        settle(self.method)
         self.method.requires_grad_(stage.train is None)
         self.method.eval()
         (self.method if stage.train is None else stage.train).requires_grad_(True).train()
         learner = Learner(self.method, stage.loss)
-        if self.place.world == 1:
+        if self.place.world == 1 or self.place.shards:
             return learner
         # Buffers are merged by the loop at the end of every epoch: broadcasting them would lose rows.
         return nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False, find_unused_parameters=True)
@@ -266,15 +288,23 @@ class _Run:
         return batches if all(part.x.in_memory for part in parts) else look_ahead(batches)
 
     def _step(self, learner: nn.Module, group: Sequence[Batch], share: float) -> None:
-        with self.place.autocast():
-            loss = learner(*group)
+        try:
+            with self.place.autocast():
+                loss = learner(*group)
+        except RuntimeError as error:
+            if (told := explain_mixing(error)) is None:
+                raise
+            raise told from error
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss * share).backward()
+        if self.place.shards:
+            average_gradients(self.method, self.place.world)
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimizer)
+            clip = clip_gradients if self.place.shards else nn.utils.clip_grad_norm_
             for child in self.method.children():  # apart, or one network's gradient would shrink another's
                 if parameters := list(child.parameters()):
-                    nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+                    clip(parameters, self.settings.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.losses.append(loss.detach())
@@ -306,7 +336,7 @@ class _Run:
     def _check_state(self) -> None:
         """A method may leave a row out of its loss whose loss is NaN: the gradient is NaN all the same."""
         floats = {name: value for name, value in self.method.state_dict().items() if value.is_floating_point()}
-        broken = torch.stack([value.isnan().any() for value in floats.values()]).tolist()
+        broken = torch.stack([local(value).isnan().any() for value in floats.values()]).tolist()
         names = [name for name, found in zip(floats, broken, strict=True) if found]
         if self.place.any(bool(names)):
             got = f"NaN in {', '.join(names[:3])}{', ...' if names[3:] else ''}" if names else "NaN in another process"
@@ -343,7 +373,7 @@ class _Run:
         if self.place.world > 1 and self.at.step > 0:
             return  # inside an epoch the processes' rows are not merged yet
         stop = self.place.any(asked())  # one process must not leave while another waits for it
-        if stop or time.monotonic() - self.saved >= self.settings.save_seconds:
+        if stop or self._due():
             if self.losses:  # a checkpoint holds no weights that came of a loss that is not finite
                 self._check_losses()
                 self._check_state()
@@ -351,13 +381,20 @@ class _Run:
         if stop:
             raise KeyboardInterrupt
 
+    def _due(self) -> bool:
+        due = time.monotonic() - self.saved >= self.settings.save_seconds
+        return self.place.any(self.place.first and due) if self.place.shards else due  # all gather, or none
+
     def _save(self) -> None:
-        if self.checkpoint is None or not self.place.first:
+        if self.checkpoint is None or not (self.place.first or self.place.shards):
             return
         optimizer, about = pack_optimizer(self.optimizer)
         tensors = {f"method/{name}": value for name, value in self.method.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizer.items()}
         tensors |= {f"start/{name}": value for name, value in (self.start or {}).items()}
+        tensors = gather(tensors, keep=self.place.first)
+        if not self.place.first:
+            return
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
         write_state(
@@ -381,7 +418,7 @@ class _Run:
             remove_unfinished(self.checkpoint)
         tensors, about = read_state(self.checkpoint)
         _check_same({**about["about"], **about["settings"]}, {**self.about, **asdict(self.settings)}, self.checkpoint)
-        self.method.load_state_dict(_below("method/", tensors))
+        load_whole(self.method, _below("method/", tensors))
         unpack_optimizer(self.optimizer, _below("optimizer/", tensors), about["optimizer"])
         self.start = _below("start/", tensors) or None
         self.scaler.load_state_dict(about["scaler"])

@@ -1,8 +1,9 @@
 """Where to compute: device, precision and processes, by PyTorch's own means.
 
 Why not Accelerate: a plan changes what learns at every stage (DivideMix: sixty times a run), and Accelerate keeps a
-reference to all that it ever prepared and one precision for the life of the process. PyTorch's autocast, GradScaler and
-DistributedDataParallel are all that the loop needs; `accelerate launch` sets the same variables as `torchrun`.
+reference to all that it ever prepared and one precision for the life of the process. PyTorch's autocast, GradScaler,
+DistributedDataParallel and fully_shard are all that the loop needs; `accelerate launch` sets the same variables as
+`torchrun`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ class Place:
     precision: Precision = "fp32"
     rank: int = 0
     world: int = 1
+    shard: bool = False  # spread networks over the processes (FSDP) instead of a whole one in each (DDP)
+
+    @property
+    def shards(self) -> bool:
+        """Whether networks are spread: one process alone has nobody to share with."""
+        return self.shard and self.world > 1
 
     @property
     def first(self) -> bool:
@@ -71,11 +78,12 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def find_place(device: str = "auto", precision: str = "fp32") -> Place:
+def find_place(device: str = "auto", precision: str = "fp32", *, shard: bool = False) -> Place:
     """The place to compute; joins the process group when started by `torchrun`.
 
     `device`: "auto" (CUDA, then Apple's MPS, then the CPU) or any torch device; "cuda" without a number is the one
-    that `torchrun` gives this process. Raises for a device that is not there.
+    that `torchrun` gives this process. `shard`: spread networks over the processes. Raises for a device that is not
+    there.
     """
     if precision not in get_args(Precision):
         raise UnswayedError("precision is fp32, bf16 or fp16", got=repr(precision))
@@ -83,9 +91,11 @@ def find_place(device: str = "auto", precision: str = "fp32") -> Place:
     chosen = _device(device)
     if precision == "fp16" and chosen.type == "cpu":
         raise UnswayedError("fp16 needs an accelerator", got="cpu", do="use precision bf16 or fp32")
+    if shard and precision == "fp16":  # its scaler would look for overflow in this process's part alone
+        raise UnswayedError("bf16 or fp32 for sharded networks", got="fp16", do="use --precision bf16")
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Place(chosen, cast(Precision, precision), rank, world)
+    return Place(chosen, cast(Precision, precision), rank, world, shard)
 
 
 def _device(name: str) -> torch.device:

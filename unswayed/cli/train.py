@@ -189,6 +189,14 @@ def train(
     ] = 1,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=RUNNING)] = "fp32",
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Under torchrun: spread the network over the processes (FSDP), for one that fills a GPU.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with runs that were stopped.", rich_help_panel=RUNNING)
     ] = False,
@@ -233,7 +241,7 @@ def train(
         "noise_settings": noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
         "limit": limit, "hold_out": hold_out, "epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "optimizer": optimizer, "clip": clip, "flip": flip, "device": device, "precision": precision,
-        "analyse": analyse,
+        "analyse": analyse, "shard": shard,
     }  # fmt: skip
     configs = [Config(arm=text, seed=seed, **common) for seed in range(seeds) for text in arms]
     _check(configs[: len(arms)])

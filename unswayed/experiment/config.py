@@ -47,6 +47,7 @@ class Config:
     flip: bool | None = None  # mirror images left to right in training; None: colour images only
     device: str = "auto"
     precision: str = "fp32"
+    shard: bool = False  # spread networks over the processes of `torchrun`; it decides no result
     analyse: bool = False  # measure gradients, confidence and masks after every epoch; the model is the same
 
     def __post_init__(self) -> None:
@@ -60,6 +61,8 @@ class Config:
         ):
             if not good or (isinstance(value, float) and math.isnan(value)):
                 raise UnswayedError(f"{name} is {wanted}", got=value)
+        if self.shard and self.analyse:
+            raise UnswayedError("either shard or analyse", got="both: an analysis looks at whole networks")
         if self.features and self.encoder is not None:
             raise UnswayedError("either features or an encoder", got="both", do="leave one out")
         if self.rate > 0 and self.noise is None:
@@ -79,8 +82,12 @@ class Config:
         return loss in PUBLISHED and losses.published(loss, classes=10).get("weight_decay") == 0
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as plain data; `analyse` and `features` only where given: without, runs are as ever."""
-        return {name: value for name, value in asdict(self).items() if name not in ("analyse", "features") or value}
+        """The configuration as plain data; `analyse` and `features` only where given: without, runs are as ever.
+
+        Without `shard`: a run may go on in one process, or in several that share its networks or do not.
+        """
+        given = {name: value for name, value in asdict(self).items() if name != "shard"}
+        return {name: value for name, value in given.items() if name not in ("analyse", "features") or value}
 
 
 def table_batch(rows: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from unswayed.sharding import load_whole, whole
+
 
 class Snapshot(nn.Module):
     """Holds a copy (never a reference) of a module's parameters and buffers.
@@ -26,9 +28,9 @@ class Snapshot(nn.Module):
     def take(self, module: nn.Module) -> None:
         """Copy the state of `module`, which has the form of the one given first."""
         for name, value in module.state_dict().items():
-            self.get_buffer(name.replace(".", "/")).copy_(value)
+            self.get_buffer(name.replace(".", "/")).copy_(whole(value))
 
     @torch.no_grad()
     def put_back(self, module: nn.Module) -> None:
         """Give `module` the state that was copied."""
-        module.load_state_dict({name.replace("/", "."): value for name, value in self.named_buffers()})
+        load_whole(module, {name.replace("/", "."): value for name, value in self.named_buffers()})

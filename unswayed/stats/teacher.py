@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unswayed.errors import UnswayedError
+from unswayed.sharding import whole
 
 
 class Teacher(nn.Module):
@@ -51,7 +52,7 @@ class Teacher(nn.Module):
             raise UnswayedError("momentum is a share in [0, 1]", got=momentum)
         mine = dict(self.net.named_buffers())
         for name, weight in net.named_parameters():
-            mine[name].lerp_(weight.to(mine[name].dtype), 1 - momentum)
+            mine[name].lerp_(whole(weight).to(mine[name].dtype), 1 - momentum)
         averaged = {
             f"{prefix}.{name}" if prefix else name
             for prefix, module in net.named_modules()
