@@ -6,7 +6,7 @@ JOBS ?= 2
 SEEDS ?= 5
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-dev demo test check fast slow format clean
+.PHONY: setup setup-dev demo test check docs fast slow format clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/ready
@@ -34,10 +34,14 @@ demo: setup
 
 test: check fast slow
 
-check: setup-dev
+check: setup-dev docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site, in build/site: a broken link or anchor, or a page that is in no menu, is an error.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fast: setup-dev
 	$(BIN)/pytest -q -n $(JOBS) -m 'not slow'

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = """
 does = "Little."
 cost = "None."
+use = ["Never."]
 avoid = ["Always."]
 [[sources]]
 title = "T"
@@ -95,6 +96,7 @@ def test_show_knows_the_nearest_name() -> None:
     [
         (SMALL.replace('cost = "None."', ""), "complete record"),
         (SMALL.replace('["Always."]', "[]"), "with avoid"),
+        (SMALL.replace('["Never."]', "[]"), "with use"),
         (SMALL + "[[formulas]]\nwhat = 'x'\n", "complete formula"),
         (SMALL + "[[formulas]]\nwhat = 'x'\nfoo = 'y'\n", "but got foo"),
         ("does = ", "TOML"),

@@ -32,7 +32,7 @@ def show(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the docs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the record of a method: source, formulas and code, differences, figures, cost, when not to use it."""
+    """Print the record of a method: source, formulas and code, differences, figures, cost, when to use it or not."""
     from unswayed.methods import record as room
 
     found = room.record(method)
@@ -71,9 +71,11 @@ def _print(found: Record) -> None:
         (m.data, m.arm, m.value, f"{m.over_plain} over plain", f"{m.seeds} seeds", m.file) for m in found.measured
     ]
     _table(console, "Measured here, %", measured)
-    if found.shortfall:
-        console.print(found.shortfall, "\n", markup=False, highlight=False)
+    for sentence in filter(None, (found.gains, found.shortfall)):
+        console.print(sentence, "\n", markup=False, highlight=False)
     console.print(f"[bold]Cost[/]  {escape(found.cost)}", "")
+    for line in found.use:
+        console.print(f"[bold]Use[/]  {escape(line)}")
     for line in found.avoid:
         console.print(f"[bold]Not[/]  {escape(line)}")
     for line in found.notes:

@@ -83,7 +83,8 @@ class Record:
     name: str
     does: str  # about five lines
     cost: str
-    avoid: tuple[str, ...]
+    use: tuple[str, ...]  # when it is the thing to take; figures are not told here but in `measured`
+    avoid: tuple[str, ...]  # and when it is not
     sources: tuple[Source, ...]
     formulas: tuple[Formula, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -91,6 +92,18 @@ class Record:
     notes: tuple[str, ...] = ()
     command: str = ""  # how to run it, of what is no method
     measured: tuple[Measured, ...] = field(default=(), compare=False)
+
+    @property
+    def gains(self) -> str:
+        """Where it was shown to do better than plain cross-entropy here, in a sentence that says so where nowhere."""
+        better = [f"{m.data} ({m.arm}: {m.over_plain})" for m in self.measured if m.verdict == "better"]
+        none = "Shown to gain on plain cross-entropy in no setting measured here." if self.is_compared else ""
+        return f"Shown to gain on plain cross-entropy here: {'; '.join(better)}." if better else none
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether anything was measured against plain cross-entropy, with an interval."""
+        return any("±" in m.over_plain for m in self.measured)
 
     @property
     def shortfall(self) -> str:
@@ -126,10 +139,10 @@ def read_record(name: str, text: str) -> Record:
     except tomllib.TOMLDecodeError as error:
         raise UnswayedError(f"TOML in the record of {name}", got=error) from error
     parts = {key: tuple(_part(kind, entry, name) for entry in given.pop(key, ())) for key, kind in _PARTS.items()}
-    lists = {key: tuple(given.pop(key, ())) for key in ("avoid", "notes")}
+    lists = {key: tuple(given.pop(key, ())) for key in ("use", "avoid", "notes")}
     found: Record = _part(Record, {"name": name, **given, **parts, **lists}, name)
-    for part, present in (("sources", found.sources), ("avoid", found.avoid), ("does", found.does.strip())):
-        if not present:
+    for part in ("sources", "use", "avoid", "does"):
+        if not getattr(found, part):
             raise UnswayedError(f"a record of {name} with {part}", got="none")
     return found
 
@@ -172,7 +185,13 @@ def as_markdown(found: Record) -> str:
 def _lines(found: Record) -> Iterator[str]:
     yield from (f"# {found.name}", "", found.does, "")
     command = found.command or f"unswayed train DATA --arm {found.name}"
-    yield from (f"```console\n$ {command}\n```", "", "## Source", "")
+    yield from (f"```console\n$ {command}\n```", "", "## When to use it", "")
+    yield from (f"- {line}" for line in found.use)
+    yield from ("", found.gains) if found.gains else ()
+    yield from ("", "## When not to use it", "")
+    yield from (f"- {line}" for line in found.avoid)
+    yield from ("", found.shortfall) if found.shortfall else ()
+    yield from ("", "## Source", "")
     for source in found.sources:
         yield f"- {_cite(source)}"
     if found.formulas:
@@ -196,10 +215,8 @@ def _lines(found: Record) -> Iterator[str]:
     if found.measured:
         yield from ("", "## Measured here", "")
         yield from ("| data | arm | % | over plain | seeds | file |", "|---|---|---|---|---|---|")
-        yield from (_row(m.data, m.arm, m.value, m.over_plain, str(m.seeds), f"`{m.file}`") for m in found.measured)
-        yield from ("", found.shortfall) if found.shortfall else ()
-    yield from ("", "## Cost", "", found.cost, "", "## When not to use it", "")
-    yield from (f"- {line}" for line in found.avoid)
+        yield from (_row(m.data, m.arm, m.value, m.over_plain, str(m.seeds), _linked(m.file)) for m in found.measured)
+    yield from ("", "## Cost", "", found.cost)
     if found.notes:
         yield from ("", "## Notes", "", *(f"- {line}" for line in found.notes))
 
@@ -209,6 +226,11 @@ def _cite(source: Source) -> str:
     code = f"code: <{source.code}>" if source.code else ""
     read = f"read for this: {source.read}" if source.read else ""
     return ". ".join(part for part in (source.authors, f"*{source.title}*", source.venue, arxiv, code, read) if part)
+
+
+def _linked(file: str) -> str:
+    """A file of the repository, as a page in docs/methods links to it."""
+    return f"[{file.rsplit('/', 1)[-1]}](../../{file})"
 
 
 def _row(*cells: str) -> str:
