@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unswayed import UnswayedError, checkpoint
-from unswayed.batches import check_parts, count_steps, epoch_batches, look_ahead, seed_of
+from unswayed import UnswayedError, batches, checkpoint
+from unswayed.batches import check_parts, count_steps, epoch_batches, look_ahead, seed_of, steps_together
 from unswayed.checks.methods import make, toy
+from unswayed.data.augment import augmentation
 from unswayed.engine import Settings, fit
 from unswayed.machine import Place
 from unswayed.method import Batch, Data, Info, Stage
@@ -93,6 +94,47 @@ def test_a_resumed_epoch_shows_the_same_batches() -> None:
     whole = one_epoch((rows(50),), 10)
     rest = epoch_batches((rows(50),), 10, ("stored",), {}, 0, CPU, epoch=0, progress=clock, first=3)
     assert [g[0].index.tolist() for g, *_ in rest] == [g[0].index.tolist() for g in whole[3:]]
+
+
+@pytest.mark.parametrize(("world", "first"), [(1, 0), (1, 3), (3, 0)])
+def test_steps_fetched_together_show_what_single_steps_show(
+    monkeypatch: pytest.MonkeyPatch, world: int, first: int
+) -> None:
+    """On a GPU several steps are fetched and augmented in one pass."""
+    x = torch.randint(0, 256, (61, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    data = Data.of(x, torch.arange(61) % 5)
+    parts = (data, data.rows(torch.arange(7, 30)))
+    views = {name: augmentation("image", (3, 8, 8), name) for name in ("weak", "strong")}  # type: ignore[arg-type]
+    clock: Callable[[float], float] = lambda part: part  # noqa: E731
+
+    def epoch(rank: int) -> list[Any]:
+        place = Place(torch.device("cpu"), "fp32", rank, world)
+        names = ("weak", "strong", "stored", "stored")
+        return list(epoch_batches(parts, 9, names, views, 5, place, epoch=2, progress=clock, first=first))
+
+    single = [epoch(rank) for rank in range(world)]
+    monkeypatch.setattr(batches, "steps_together", lambda *_: 4)
+    for rank, before in enumerate(single):
+        after = epoch(rank)
+        assert [rest for _, *rest in before] == [rest for _, *rest in after]
+        for (one, *_), (many, *_) in zip(before, after, strict=True):
+            for a, b in zip(one, many, strict=True):
+                assert a.views[2] is a.views[3]
+                assert b.views[2] is b.views[3], "a view that is shown twice became two"
+                assert (a.epoch, a.progress) == (b.epoch, b.progress)
+                for mine, theirs in zip(
+                    (*a.views, a.y, a.index, a.weight), (*b.views, b.y, b.index, b.weight), strict=True
+                ):
+                    assert torch.equal(mine, theirs)
+
+
+def test_a_processor_fetches_one_step_and_a_gpu_as_many_as_fit() -> None:
+    pictures = Data.of(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    gpu = Place(torch.device("cuda"))  # nothing is put there
+    assert steps_together((pictures,), 128, CPU) == 1
+    assert steps_together((pictures,), 128, gpu) == batches.TOGETHER
+    assert steps_together((pictures,), 4096, gpu) == 5
+    assert steps_together((pictures,), 10**6, gpu) == 1
 
 
 def test_look_ahead_keeps_order_and_raises_what_was_raised() -> None:

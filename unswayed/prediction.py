@@ -33,7 +33,7 @@ def predict(module: nn.Module, x: Column | Tensor, *, size: int = 512, place: Pl
     column = TensorColumn(x) if isinstance(x, Tensor) else x
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     place = place or Place(device)
-    rows = torch.arange(len(column))
+    rows = torch.arange(len(column), device=column.device)
     with evaluating(module), place.autocast():
         parts = [module(column.rows(rows[i : i + size]).to(device)).float() for i in range(0, len(rows), size)]
     return torch.cat(parts)

@@ -293,7 +293,7 @@ def augmentation(kind: Kind, shape: tuple[int, ...], name: View, **settings: Any
 
 
 def _send(params: Tensor, x: Tensor) -> Tensor:
-    return params.to(x.device, non_blocking=True)
+    return pixels.send(params, x.device)
 
 
 def _within(name: str, value: float, low: float, high: float) -> float:

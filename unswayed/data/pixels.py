@@ -18,6 +18,13 @@ _STILL = torch.tensor([1 << _FINE, 0, 0, 0, 1 << _FINE, 0], dtype=torch.int32)
 _GREY = 127  # of 255: what a cutout leaves
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on `device`, without waiting for it: to a GPU by way of pinned memory."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 def crop(x: Tensor, top: Tensor, left: Tensor, flip: Tensor, *, reflect: bool = False) -> Tensor:
     """Move each picture by (-top, -left) pixels, then mirror it left-right where `flip`: [B, C, H, W], [B] -> same.
 
@@ -50,14 +57,14 @@ def warp(x: Tensor, maps: Tensor) -> Tensor:
     if not len(moved):
         return x
     height, width = x.shape[2:]
-    a, b, c, d, e, f = maps[moved].to(x.device, non_blocking=True)[:, :, None, None].unbind(1)
+    a, b, c, d, e, f = send(maps[moved], x.device)[:, :, None, None].unbind(1)
     across = torch.arange(1 - width, width, 2, device=x.device, dtype=torch.int32)  # half pixels from the middle
     down = torch.arange(1 - height, height, 2, device=x.device, dtype=torch.int32)[:, None]
     column = (a * across + b * down + c + (width << _FINE)) >> (_FINE + 1)
     row = (d * across + e * down + f + (height << _FINE)) >> (_FINE + 1)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     at = torch.where(inside, row * width + column, height * width).long()
-    here = moved.to(x.device, non_blocking=True)
+    here = send(moved, x.device)
     return x.index_copy(0, here, _pick(x[here], at))
 
 
@@ -98,8 +105,8 @@ def recolour(x: Tensor, op: Tensor, level: Tensor) -> Tensor:
         for number, operation in enumerate(_COLOURS.values()):
             rows = (op[:, layer] == number).nonzero().squeeze(1)
             if len(rows):
-                here = rows.to(x.device, non_blocking=True)
-                share = level[rows, layer].to(x.device, non_blocking=True)[:, None, None, None]
+                here = send(rows, x.device)
+                share = send(level[rows, layer], x.device)[:, None, None, None]
                 x[here] = _settle(operation(_levels(x[here]), share), x)
     return x
 
