@@ -24,8 +24,8 @@ from unswayed import data
 from unswayed.bench import Cell, How, News, Store, Suite, entries, make_suite, read_results, run_suite, work
 from unswayed.bench.cost import MEASURED, SAME, estimate
 from unswayed.bench.forecast import forecast
+from unswayed.bench.ground import make_ground, read_once
 from unswayed.bench.running import cell_of, choice_of
-from unswayed.bench.work import make_ground, read_once
 from unswayed.cli import app
 from unswayed.data import Dataset
 from unswayed.errors import UnswayedError

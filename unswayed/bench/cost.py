@@ -11,8 +11,8 @@ from typing import Any
 
 from unswayed import methods
 from unswayed.bench.grid import Cell
+from unswayed.bench.ground import read_once
 from unswayed.bench.store import Store
-from unswayed.bench.work import read_once
 from unswayed.data.dataset import Dataset
 from unswayed.errors import UnswayedError
 from unswayed.experiment.arms import parse_arm

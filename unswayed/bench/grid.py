@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from unswayed.bench.suite import RUN, Arm, Suite, Task
@@ -86,7 +86,15 @@ def _entry(suite: Suite, task: Task, arm: Arm, seed: int) -> Entry:
         return Entry(task.name, arm.name, seed, options)
     held = {"hold_out_given": suite.tune.hold_out}
     trials = tuple(
-        Cell(task.name, arm.name, seed, option.config, "train", {**_inputs(option.more), **held}, i)
+        Cell(
+            task.name,
+            arm.name,
+            seed,
+            replace(option.config, analyse=False),
+            "train",
+            {**_inputs(option.more), **held},
+            i,
+        )
         for i, option in enumerate(options)
     )
     return Entry(task.name, arm.name, seed, options, trials)

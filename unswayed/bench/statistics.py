@@ -175,7 +175,8 @@ def _parts(arm: str, results: Results) -> tuple[str, str, dict[str, object]]:
         return arm, "", {}
     parsed = parse_arm(text)
     rest = {part: given for part, given in parsed.settings.items() if part != "head"}
-    fields = next(one.fields for one in results.suite.arms if one.name == arm)
+    given = next(one.fields for one in results.suite.arms if one.name == arm)
+    fields = {key: value for key, value in given.items() if key != "analyse"}  # which changes no model
     return repr((parsed.method, parsed.loss, parsed.body, rest, fields)), parsed.head, parsed.settings.get("head", {})
 
 

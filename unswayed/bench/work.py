@@ -2,59 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
-import json
-import sys
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unswayed.batches import seed_of
 from unswayed.bench.grid import Cell
-from unswayed.data.columns import TensorColumn
-from unswayed.data.dataset import Dataset
+from unswayed.bench.ground import make_ground, read_once
+from unswayed.bench.memory import forget_peak, peak
+from unswayed.bench.repairing import repair_cell
 from unswayed.engine import Outcome, Record, Watcher
 from unswayed.errors import UnswayedError
+from unswayed.experiment.analysis import Analysis
 from unswayed.experiment.arms import parse_arm
+from unswayed.experiment.automatic import settle
 from unswayed.experiment.config import Config
+from unswayed.experiment.evidence import score_evidence
+from unswayed.experiment.masks import pack_masks
 from unswayed.experiment.run import build, score, train
 from unswayed.experiment.scoring import score_suspicion
-from unswayed.experiment.task import Task, hold_out, make_task, read_data
+from unswayed.experiment.task import Task
 from unswayed.machine import Place, describe, find_place, versions
 from unswayed.method import Method
-from unswayed.noise.inputs import spoil_inputs
 
-ROOT = "{root}"
 SCHEMA = 1
-_TRIAL, _INPUTS = 6, 7  # what a seed is used for (0 to 5: the task and the run)
 
 
 def run_cell(
     cell: Cell, *, root: Path | None, side: Path | None, device: str, save_seconds: float, watch: Sequence[Watcher] = ()
 ) -> dict[str, Any]:
     """Run one cell and tell what came of it; it goes on from the checkpoint in `side`, if there is one."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    clock, place = time.monotonic(), find_place(device, cell.config.precision)
+    held = forget_peak(place)
     dataset = read_once(cell.config, root)
     task, bad = make_ground(cell, dataset)
-    place = find_place(device, cell.config.precision)
-    resumed = side is not None and (side / "checkpoint.safetensors").exists()
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    clock = time.monotonic()
-    forget_peak(place)
-    method = build(cell.config, parse_arm(cell.config.arm), task)
-    keep: dict[str, Any] = {"folder": side, "resume": True, "save_seconds": save_seconds, "watch": watch}
-    outcome = train(cell.config, method, task, place, **keep)
+    chosen, advice = settle(cell.config, task)
+    trained = _train(chosen, task, place, side=side, save_seconds=save_seconds, watch=watch)
+    method, outcome, analysis = trained.method, trained.outcome, trained.analysis
     _, found = score(method, task, outcome, place)
-    suspicion = found["suspicion"]
-    if bad is not None:  # the rows to be found are those with corrupted inputs
-        suspicion = score_suspicion(_suspicion(method, task), bad.long(), torch.zeros(len(bad), dtype=torch.int64))
     result = {
         "schema": SCHEMA,
         "task": cell.task,
@@ -63,19 +56,27 @@ def run_cell(
         "trial": cell.trial,
         "config": cell.config.as_json(),
         "data": _about(task),
-        "history": [_epoch(record) for record in outcome.records],
+        "history": found["history"],
         "test": None if found["test"] is None else {k: v for k, v in found["test"].items() if k != "confusion"},
         "noise_rate": found["noise_rate"],
-        "suspicion": suspicion,
-        "cost": {**found["cost"], "resumed": resumed},
+        "suspicion": found["suspicion"],
+        "reliability": found["reliability"],
+        "error_budget": found["error_budget"],
+        "analysis": None if analysis is None else _analysed(analysis, method, outcome),
+        "cost": {**found["cost"], "resumed": trained.resumed},
         "chosen": found["chosen"],
+        "advice": None if advice is None else advice.as_json(),
         "parameters": sum(p.numel() for p in method.parameters()),
         "model": fingerprint(method),
+        "notes": trained.notes,
     }
+    if bad is not None:
+        result |= _scored_by_inputs(method, task, bad, found["reliability"]["test"])
     if cell.kind == "repair":
-        result["repair"] = _repair(cell, task, method, outcome, place, bad)
+        keep: dict[str, Any] = {"side": side, "save_seconds": save_seconds}
+        result["repair"] = repair_cell(replace(cell, config=chosen), task, method, outcome, place, bad, **keep)
     return result | {
-        "memory": peak(place),
+        "memory": held | peak(place),
         "wall_seconds": round(time.monotonic() - clock, 3),
         "versions": versions(),
         "machine": describe(),
@@ -83,67 +84,66 @@ def run_cell(
     }
 
 
-# ------------------------------------------------------------------------------------------------ rows
+# ------------------------------------------------------------------------------------------------ training
 
 
-def read_once(config: Config, root: Path | None) -> Dataset:
-    """The data of a cell; those of the last few cells of this process are still there."""
-    asked = {
-        "data": _placed(config.data, root),
-        "reader": config.reader,
-        "encoder": config.encoder,
-        "features": [_placed(file, root) for file in config.features],
+@dataclass(frozen=True)
+class Trained:
+    """A trained method, how it went, and whether an earlier checkpoint was taken up."""
+
+    method: Method
+    outcome: Outcome
+    analysis: Analysis | None
+    resumed: bool
+    notes: list[str]
+
+
+def _train(
+    config: Config, task: Task, place: Place, *, side: Path | None, save_seconds: float, watch: Sequence[Watcher]
+) -> Trained:
+    """Train from the checkpoint in `side`; from the start where there is none, or one that does not fit the code."""
+
+    def attempt(resume: bool, notice: Callable[[Record], None] = lambda record: None) -> Trained:
+        method = build(config, parse_arm(config.arm), task)
+        looks = Analysis(config, method, task, place, folder=side, resume=resume) if config.analyse else None
+        keep: dict[str, Any] = {"folder": side, "resume": resume, "save_seconds": save_seconds, "analysis": looks}
+        outcome = train(config, method, task, place, watch=[notice, *watch], **keep)
+        return Trained(method, outcome, looks, resume, [])
+
+    if side is None or not (side / "checkpoint.safetensors").exists():
+        return attempt(resume=False)
+    went_on: list[int] = []
+    try:
+        return attempt(True, lambda record: went_on.append(record.epoch))
+    except torch.OutOfMemoryError:
+        raise
+    except (UnswayedError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        if went_on:
+            raise
+        shutil.rmtree(side, ignore_errors=True)  # of another version, or damaged: it will never do
+        why = " ".join(str(error).split())
+        note = f"A checkpoint of another version, or a damaged one, was left; training began anew ({why[:300]})."
+        return replace(attempt(resume=False), notes=[note])
+
+
+def _analysed(analysis: Analysis, method: Method, outcome: Outcome) -> dict[str, Any]:
+    return {
+        **analysis.about(),
+        **analysis.conclude(method),
+        "masks": pack_masks(analysis.book.masks, len(outcome.records)),
     }
-    return _read(json.dumps(asked, sort_keys=True))
 
 
-@lru_cache(maxsize=3)
-def _read(asked: str) -> Dataset:
-    return read_data(Config(**json.loads(asked)))
-
-
-def _placed(path: str, root: Path | None) -> str:
-    if ROOT not in path:
-        return path
-    if root is None:
-        do = "give --root, the folder that holds the data sets (or set UNSWAYED_DATA)"
-        raise UnswayedError(f"the folder of {path}", got="none", do=do)
-    return path.replace(ROOT, str(root))
-
-
-def make_ground(cell: Cell, dataset: Dataset) -> tuple[Task, Tensor | None]:
-    """The task of a cell, and where inputs are corrupted which rows are, [N] bool.
-
-    For a trial of tuning the training rows fall in two: the second part, with its given labels, takes the place of the
-    test rows. Neither test rows nor true labels are there any more, so no choice can hang on them.
-    """
-    task = make_task(cell.config, dataset)
-    bad: Tensor | None = None
-    if share := cell.more.get("corrupted"):
-        rows, generator = task.train, torch.Generator().manual_seed(seed_of(cell.seed, _INPUTS))
-        whole = rows.x.rows(torch.arange(len(rows)))
-        x, at = spoil_inputs(whole, share, strength=cell.more["strength"], generator=generator)
-        bad = torch.zeros(len(rows), dtype=torch.bool)
-        bad[at] = True
-        train = replace(rows, x=TensorColumn(x))
-        task = replace(task, train=train, dataset=replace(task.dataset, train=train))
-    held = cell.more.get("hold_out_given")
-    return (task, bad) if held is None else (_validate(task, held, cell.seed), None)
-
-
-def _validate(task: Task, share: float, seed: int) -> Task:
-    blind = replace(task.train, truth=None)
-    rest, held = hold_out(blind, share, seed_of(seed, _TRIAL))
-    trusted = torch.isin(rest.rows, task.train.rows[task.trusted]).nonzero()[:, 0]
-    dataset = replace(task.dataset, train=rest, test=held)
-    return Task(dataset, rest, held, "given", task.noise, trusted)
+# ------------------------------------------------------------------------------------------------ what is told
 
 
 def _about(task: Task) -> dict[str, Any]:
+    classes = task.dataset.classes
     return {
         "name": task.dataset.name,
         "kind": task.dataset.kind,
-        "classes": len(task.dataset.classes),
+        "classes": len(classes),
+        "names": list(classes[:20]),
         "train": len(task.train),
         "test": 0 if task.test is None else len(task.test),
         "trusted": len(task.trusted),
@@ -152,9 +152,12 @@ def _about(task: Task) -> dict[str, Any]:
     }
 
 
-def _epoch(record: Record) -> dict[str, Any]:
-    plain = asdict(record)
-    return {**plain, **plain.pop("scores")}
+def _scored_by_inputs(method: Method, task: Task, bad: Tensor, test: dict[str, Any] | None) -> dict[str, Any]:
+    """Where inputs are corrupted, the rows to be found are those [N] bool, and not wrong labels."""
+    suspicion, right = _suspicion(method, task), torch.zeros(len(bad), dtype=torch.int64)
+    found = score_evidence(suspicion, bad)
+    found["reliability"]["test"] = test
+    return {"suspicion": score_suspicion(suspicion, bad.long(), right), **found}
 
 
 def _suspicion(method: Method, task: Task) -> Tensor:
@@ -168,53 +171,6 @@ def _suspicion(method: Method, task: Task) -> Tensor:
     return found.cpu()
 
 
-# ------------------------------------------------------------------------------------------------ repair
-
-
-def _repair(
-    cell: Cell, task: Task, method: Method, outcome: Outcome, place: Place, bad: Tensor | None
-) -> dict[str, Any]:
-    """The trained network repaired in all ways, beside its controls; the test rows only score."""
-    from unswayed.mending import PUBLISHED, compare, diagnose
-
-    asked = cell.more["repair"]
-    network, train_, test = getattr(method, "net", None), task.train, task.test
-    if not isinstance(network, nn.Module):
-        raise UnswayedError("a method of one network `net` to repair", got=cell.arm, do="for example plain")
-    how = dict(PUBLISHED) if asked.get("as_published") else {"evidence": "loss"}
-    how |= {name: asked[name] for name in ("evidence", "layer") if name in asked}
-    diagnosis = diagnose(network, train_.x, train_.given, seed=cell.seed, **how)
-
-    def retrain(rows: Tensor) -> tuple[nn.Module, int]:
-        at = rows.nonzero()[:, 0]
-        part = replace(task, train=train_.take(at), test=None, trusted=torch.zeros(0, dtype=torch.int64))
-        fresh = build(cell.config, parse_arm(cell.config.arm), part)
-        return fresh, len(train(cell.config, fresh, part, place).records)
-
-    learning = {name: asked[name] for name in ("epochs", "lr", "batch") if name in asked}
-    controls = asked.get("controls", True)
-    trials = compare(
-        network, train_.x, train_.given, diagnosis, share=asked.get("share", 40 / 256), controls=controls,
-        test=None if test is None or task.test_labels is None else (test.x, task.test_labels),
-        retrain=retrain if controls else None, seed=cell.seed, **learning,
-    )  # fmt: skip
-    wrong = bad if bad is not None else None if train_.truth is None else train_.given != train_.truth
-    clean = diagnosis.clean.cpu()
-    told = ("name", "accuracy", "seconds", "seconds_an_epoch", "pruned", "rows")
-    return {
-        "evidence": how["evidence"],
-        "training_seconds": outcome.seconds,
-        "kept": float(clean.float().mean()),
-        "bad_rows": None if wrong is None else float(wrong.float().mean()),
-        "bad_rows_in_clean_part": None if wrong is None or not clean.any() else float(wrong[clean].float().mean()),
-        "trials": [{name: getattr(one, name) for name in told} for one in trials],
-        "notes": list(diagnosis.notes),
-    }
-
-
-# ------------------------------------------------------------------------------------------------ machine
-
-
 def fingerprint(method: nn.Module) -> str:
     """A hash of all parameters and buffers: equal for equal models, bit by bit."""
     made = hashlib.sha256()
@@ -222,29 +178,3 @@ def fingerprint(method: nn.Module) -> str:
         made.update(name.encode())
         made.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return made.hexdigest()[:32]
-
-
-def forget_peak(place: Place) -> None:
-    """Begin to measure memory anew, where the system can."""
-    if place.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place.device)
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process's whole life
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak(place: Place) -> dict[str, int]:
-    """The most memory in bytes since `forget_peak`: of this process, and of the accelerator."""
-    found = {"process": _peak_of_process()}
-    if place.device.type == "cuda":
-        found["device"] = torch.cuda.max_memory_allocated(place.device)
-    return found
-
-
-def _peak_of_process() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource  # Unix alone
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

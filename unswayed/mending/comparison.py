@@ -46,6 +46,7 @@ def compare(
     controls: bool = True,
     retrain: Retrain | None = None,
     seed: int = 0,
+    known: Sequence[Trial] = (),
     told: Callable[[Trial], None] = lambda trial: None,
     **settings: Any,
 ) -> list[Trial]:
@@ -53,8 +54,8 @@ def compare(
 
     Controls: fine-tuning without pruning, with as many neurons drawn at random in the place of the worst, and without
     pruning on all rows (does the clean part matter, or only the longer training?); and, with `retrain`, training from
-    scratch on the clean part. `told` hears of every trial as it ends; `settings` go to
-    `mend`. Nothing is chosen by `test` (rows and labels): it only scores.
+    scratch on the clean part. `told` hears of every trial as it ends; those that are `known` from before, by name, are
+    not done again. `settings` go to `mend`. Nothing is chosen by `test` (rows and labels): it only scores.
     """
 
     def score(network: nn.Module) -> float | None:
@@ -64,11 +65,16 @@ def compare(
         trials.append(trial)
         told(trial)
 
+    def before(name: str) -> bool:
+        trials.extend(found := [trial for trial in known if trial.name == name][:1])
+        return bool(found)
+
     trials: list[Trial] = []
     worst = diagnosis.worst(share)
     drawn = torch.randperm(len(diagnosis.order), generator=torch.Generator().manual_seed(seed))[: len(worst)]
     none, everything = worst[:0], replace(diagnosis, clean=torch.ones_like(diagnosis.clean), seconds=0.0)
-    note(Trial("before", score(model), 0.0, None, 0, len(y)))
+    if not before("before"):
+        note(Trial("before", score(model), 0.0, None, 0, len(y)))
     for tune in tunes:
         ways = [("", diagnosis, worst)]
         if controls:
@@ -78,12 +84,14 @@ def compare(
                 (", all rows", everything, none),
             ]
         for what, found, neurons in ways:
+            name = f"{NAMES[tune]}{what}"
+            if before(name):
+                continue
             done = mend(model, x, y, found, neurons, tune=tune, seed=seed, **settings)
             each = done.seconds / done.epochs if done.epochs else None
             seconds = found.seconds + done.seconds
-            name = f"{NAMES[tune]}{what}"
             note(Trial(name, score(done.model), seconds, each, len(neurons), done.rows, done))
-    if retrain is not None:
+    if retrain is not None and not before("retrained"):
         clock = time.perf_counter()
         network, epochs = retrain(diagnosis.clean)
         seconds, rows = time.perf_counter() - clock, int(diagnosis.clean.sum())
