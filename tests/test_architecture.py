@@ -26,6 +26,7 @@ ROOMS = [
     "watchers",
     "mending",
     "engine",
+    "speed",
     "methods",
     "batches",
     "settings",

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unswayed.errors import UnswayedError
-from unswayed.sharding import like
+from unswayed.sharding import is_sharded, like
 from unswayed.writing import replacing
 
 
@@ -62,9 +62,15 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
         number, key = name.split("/", 1)
         if isinstance(value, Tensor):
             shaped = value.shape == parameters[int(number)].shape  # else a count of steps, which is whole everywhere
-            value = like(value.clone(), parameters[int(number)]) if shaped else value.clone()
+            value = laid_out(value, parameters[int(number)]) if shaped else value.clone()
         state.setdefault(int(number), {})[key] = value
     # How lists of tensors are stepped is a matter of the machine, not of the run.
-    own = [{"foreach": group["foreach"]} if "foreach" in group else {} for group in optimizer.param_groups]
+    own = [{name: group[name] for name in ("foreach", "fused") if name in group} for group in optimizer.param_groups]
     groups = [{**group, **mine} for group, mine in zip(about["groups"], own, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def laid_out(value: Tensor, model: Tensor) -> Tensor:
+    """A copy of `value` spread as `model` is, or with the same strides, which fused optimisers take for granted."""
+    spread = like(value.clone(), model)
+    return spread if is_sharded(spread) else torch.empty_like(model, dtype=value.dtype, device="cpu").copy_(value)

@@ -23,7 +23,7 @@ from unswayed.machine import Place, buffers_of, find_place, merge_buffers
 from unswayed.method import Batch, Data, Method, Stage, identity
 from unswayed.prediction import accuracy, evaluating, predict
 from unswayed.registry import check_settings
-from unswayed.settings import Settings, make_optimizer, rate_factor
+from unswayed.settings import Settings, cosine_span, factor_at, make_optimizer
 from unswayed.sharding import (
     average_gradients,
     clip_gradients,
@@ -35,6 +35,7 @@ from unswayed.sharding import (
     settle,
     shard_networks,
 )
+from unswayed.speed import Fast
 from unswayed.writing import remove_unfinished
 
 __all__ = ["Outcome", "Record", "Settings", "accuracy", "evaluating", "fit", "predict"]
@@ -128,7 +129,7 @@ def fit(
         shard_networks(method, place.device, place.world)
     method.to(place.device)
     run = _Run(method, train.to(place.device), settings, augment or {}, place, evaluate, watch, checkpoint, about or {})
-    with place.own_random_state(), _stop_requests() as asked:
+    with place.own_random_state(), run.fast, _stop_requests() as asked:
         if resume and checkpoint is not None and checkpoint.exists():
             run.restore()
         run.go(asked)
@@ -181,6 +182,7 @@ class _Run:
         self.epochs = sum(stage.epochs for stage in self.plan)
         self.at, self.records = Position(), list[Record]()
         self.losses: list[Tensor] = []
+        self.fast, self.span = Fast(method, place), (0, 1)
         self.optimizer = self._make_optimizer(self.plan[0])
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.precision == "fp16")
         self.start: dict[str, Tensor] | None = None  # the method when the stage began, if its data depend on it
@@ -198,7 +200,7 @@ class _Run:
                 self.at.done += stage.epochs
                 self._next_stage()
                 continue
-            learner, number = self._learner(stage), self.at.stage
+            learner, number, self.span = self._learner(stage), self.at.stage, cosine_span(self.plan, self.at.stage)
             while self.at.stage == number:
                 self._epoch(stage, parts, learner, asked)
                 self.at.epoch, self.at.step, self.at.done = self.at.epoch + 1, 0, self.at.done + 1
@@ -257,7 +259,8 @@ class _Run:
             for group, share, rows in batches:
                 self.place.seed(seed_of(seed, self.at.step, 2, self.place.rank))
                 lr = self._set_rate(self.at.step / steps)
-                self._step(learner, group, share)
+                with self.fast.step():
+                    self._step(learner, group, share)
                 self.at.step, self.at.steps = self.at.step + 1, self.at.steps + 1
                 self.at.samples += rows
                 if self.at.step % CHECK_EVERY == 0 or self.at.step == steps:
@@ -310,7 +313,7 @@ class _Run:
         self.losses.append(loss.detach())
 
     def _set_rate(self, step: float) -> float:
-        factor = rate_factor(self.plan, self.at.stage, self.at.epoch + step, self.settings.schedule)
+        factor = factor_at(self.span, self.at.epoch + step, self.settings.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (1.0 if group.get("steady") else factor)
         return float(self.optimizer.param_groups[0]["lr"])

@@ -23,6 +23,7 @@ from unswayed.errors import UnswayedError
 from unswayed.stats.rows import row_buffers
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Place:
     rank: int = 0
     world: int = 1
     shard: bool = False  # spread networks over the processes (FSDP) instead of a whole one in each (DDP)
+    compile: Compile | None = None  # how torch.compile makes the networks' bodies; None: not at all
 
     @property
     def shards(self) -> bool:
@@ -59,8 +61,9 @@ class Place:
         # torch.manual_seed formats stack traces for devices that are not there: 3 ms a step.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
-            with torch.cuda.device(self.device):  # it seeds the current device alone
-                torch.cuda.manual_seed(seed)
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            torch.cuda.default_generators[index].manual_seed(seed)  # torch.cuda.manual_seed: the current device's alone
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
@@ -78,15 +81,21 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def find_place(device: str = "auto", precision: str = "fp32", *, shard: bool = False) -> Place:
+def find_place(
+    device: str = "auto", precision: str = "fp32", *, shard: bool = False, compile: str | None = None
+) -> Place:
     """The place to compute; joins the process group when started by `torchrun`.
 
     `device`: "auto" (CUDA, then Apple's MPS, then the CPU) or any torch device; "cuda" without a number is the one
-    that `torchrun` gives this process. `shard`: spread networks over the processes. Raises for a device that is not
-    there.
+    that `torchrun` gives this process. `shard`: spread networks over the processes. `compile`: a mode of
+    torch.compile ("reduce-overhead" uses CUDA graphs). Raises for a device that is not there.
     """
     if precision not in get_args(Precision):
         raise UnswayedError("precision is fp32, bf16 or fp16", got=repr(precision))
+    if compile is not None and compile not in get_args(Compile):
+        raise UnswayedError(f"compile is one of {', '.join(get_args(Compile))}", got=repr(compile))
+    if compile is not None and shard:  # its hooks on parameters come and go within a step
+        raise UnswayedError("networks either sharded or compiled", got="both", do="leave out --compile")
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     chosen = _device(device)
     if precision == "fp16" and chosen.type == "cpu":
@@ -95,7 +104,7 @@ def find_place(device: str = "auto", precision: str = "fp32", *, shard: bool = F
         raise UnswayedError("bf16 or fp32 for sharded networks", got="fp16", do="use --precision bf16")
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Place(chosen, cast(Precision, precision), rank, world, shard)
+    return Place(chosen, cast(Precision, precision), rank, world, shard, cast(Compile | None, compile))
 
 
 def _device(name: str) -> torch.device:

@@ -49,9 +49,15 @@ def make_optimizer(method: nn.Module, settings: Settings, stage: Stage | None = 
     lr = stage.lr if stage and stage.lr is not None else settings.lr
     decay = stage.weight_decay if stage and stage.weight_decay is not None else settings.weight_decay
     groups = parameter_groups(method, lr, decay)
+    fused: dict[str, Any] = {"fused": True} if _fuses(method) else {}
     if settings.optimizer == "adamw":
-        return _AdamW(groups, lr=lr, weight_decay=decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=decay)
+        return _AdamW(groups, lr=lr, weight_decay=decay, **fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=decay, **fused)
+
+
+def _fuses(method: nn.Module) -> bool:
+    """Whether one kernel may step all parameters: on a GPU, where a kernel for each would cost more than its work."""
+    return all(p.is_cuda and p.is_floating_point() and not hasattr(p, "full_tensor") for p in method.parameters())
 
 
 class _AdamW(torch.optim.AdamW):
@@ -89,9 +95,17 @@ def rate_factor(plan: Sequence[Stage], stage: int, epochs: float, schedule: str)
 
     The cosine runs to 0 over all stages that share an optimiser: from the last restart to the next.
     """
-    if schedule == "constant":
-        return 1.0
+    return factor_at(cosine_span(plan, stage), epochs, schedule)
+
+
+def cosine_span(plan: Sequence[Stage], stage: int) -> tuple[int, int]:
+    """Epochs of the cosine that runs in the stage numbered `stage`: those before the stage, and all."""
     first = max((i for i in range(1, stage + 1) if plan[i].restarts), default=0)
     last = min((i for i in range(stage + 1, len(plan)) if plan[i].restarts), default=len(plan))
-    done = sum(s.epochs for s in plan[first:stage]) + epochs
-    return 0.5 * (1 + math.cos(math.pi * done / sum(s.epochs for s in plan[first:last])))
+    return sum(s.epochs for s in plan[first:stage]), sum(s.epochs for s in plan[first:last])
+
+
+def factor_at(span: tuple[int, int], epochs: float, schedule: str) -> float:
+    """The factor `epochs` into a stage whose `cosine_span` is known: a plan may have hundreds of stages."""
+    before, whole = span
+    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * (before + epochs) / whole))
