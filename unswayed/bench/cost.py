@@ -94,7 +94,7 @@ def seconds_a_step(cell: Cell, dataset: Dataset, device: str = "auto") -> float:
         "batch": batch,
     }
     few = replace(cell.config, **changes, epochs=2)
-    task, place = make_task(few, dataset), find_place(device, few.precision)
+    task, place = make_task(few, dataset), find_place(device, few.precision, compile=few.compile)
     arm = parse_arm(few.arm)
     parts = {part: given for part, given in arm.settings.items() if part in ("head", "body")}
     method = build(few, replace(arm, method="plain", loss=None, settings=parts), task)

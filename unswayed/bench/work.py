@@ -40,7 +40,7 @@ def run_cell(
 ) -> dict[str, Any]:
     """Run one cell and tell what came of it; it goes on from the checkpoint in `side`, if there is one."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    clock, place = time.monotonic(), find_place(device, cell.config.precision)
+    clock, place = time.monotonic(), find_place(device, cell.config.precision, compile=cell.config.compile)
     held = forget_peak(place)
     dataset = read_once(cell.config, root)
     task, bad = make_ground(cell, dataset)

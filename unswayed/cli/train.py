@@ -189,6 +189,14 @@ def train(
     ] = 1,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=RUNNING)] = "fp32",
+    compile_: Annotated[
+        str | None,
+        typer.Option(
+            "--compile",
+            help="Compile the networks by torch.compile: default, reduce-overhead (CUDA graphs) or max-autotune.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     shard: Annotated[
         bool,
         typer.Option(
@@ -241,7 +249,7 @@ def train(
         "noise_settings": noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
         "limit": limit, "hold_out": hold_out, "epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "optimizer": optimizer, "clip": clip, "flip": flip, "device": device, "precision": precision,
-        "analyse": analyse, "shard": shard,
+        "analyse": analyse, "compile": compile_, "shard": shard,
     }  # fmt: skip
     configs = [Config(arm=text, seed=seed, **common) for seed in range(seeds) for text in arms]
     _check(configs[: len(arms)])
@@ -324,7 +332,7 @@ def _go(
 
     console = Console(stderr=True, quiet=as_json)
     config = cells[0].config
-    place = find_place(config.device, config.precision)
+    place = find_place(config.device, config.precision, compile=config.compile)
     first = place.first
     if place.world > 1 and how["jobs"] > 1:
         raise UnswayedError("--jobs 1 where torchrun starts the processes", got=how["jobs"], do="leave out --jobs")

@@ -47,6 +47,7 @@ class Config:
     flip: bool | None = None  # mirror images left to right in training; None: colour images only
     device: str = "auto"
     precision: str = "fp32"
+    compile: str | None = None  # how torch.compile makes the networks: default, reduce-overhead (CUDA graphs), ...
     shard: bool = False  # spread networks over the processes of `torchrun`; it decides no result
     analyse: bool = False  # measure gradients, confidence and masks after every epoch; the model is the same
 
@@ -82,12 +83,15 @@ class Config:
         return loss in PUBLISHED and losses.published(loss, classes=10).get("weight_decay") == 0
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as plain data; `analyse` and `features` only where given: without, runs are as ever.
+        """The configuration as plain data; `analyse`, `compile` and `features` only where given: else runs are as ever.
 
         Without `shard`: a run may go on in one process, or in several that share its networks or do not.
         """
         given = {name: value for name, value in asdict(self).items() if name != "shard"}
-        return {name: value for name, value in given.items() if name not in ("analyse", "features") or value}
+        return {name: value for name, value in given.items() if name not in LATER or value}
+
+
+LATER = ("analyse", "compile", "features")  # fields that came when runs had been kept already
 
 
 def table_batch(rows: int) -> int:

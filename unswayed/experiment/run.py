@@ -71,7 +71,7 @@ def run(
     arm = parse_arm(config.arm)  # a typing error should not cost a minute of reading
     dataset = dataset or read_data(config, progress)
     task = make_task(config, dataset)
-    place = find_place(config.device, config.precision, shard=config.shard)
+    place = find_place(config.device, config.precision, shard=config.shard, compile=config.compile)
     chosen, advice = settle(config, task)
     method = build(chosen, parse_arm(chosen.arm), task)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
