@@ -87,7 +87,7 @@ def find_place(
     """The place to compute; joins the process group when started by `torchrun`.
 
     `device`: "auto" (CUDA, then Apple's MPS, then the CPU) or any torch device; "cuda" without a number is the one
-    that `torchrun` gives this process. `shard`: spread networks over the processes. `compile`: a mode of
+    that `torchrun` gives this process; workers side by side (`be_worker`) take the GPUs in turn. `shard`: spread networks over the processes. `compile`: a mode of
     torch.compile ("reduce-overhead" uses CUDA graphs). Raises for a device that is not there.
     """
     if precision not in get_args(Precision):
@@ -107,11 +107,20 @@ def find_place(
     return Place(chosen, cast(Precision, precision), rank, world, shard, cast(Compile | None, compile))
 
 
+def be_worker(number: int) -> None:
+    """Note that this process is one of several workers side by side, numbered from 0."""
+    os.environ["UNSWAYED_WORKER"] = str(number)
+
+
+def _worker() -> int:
+    return int(os.environ.get("UNSWAYED_WORKER", "0"))
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        name = f"cuda:{os.environ.get('LOCAL_RANK') or _worker() % max(1, torch.cuda.device_count())}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -18,6 +18,7 @@ import torch
 import torch.multiprocessing as torch_mp
 
 from unswayed.errors import UnswayedError
+from unswayed.machine import be_worker
 
 Tell: TypeAlias = Callable[[Any], None]
 Work: TypeAlias = Callable[[Any, Tell], None]
@@ -51,7 +52,8 @@ def work_side_by_side(
 
     def hand(task: Any, pipe: Connection | None = None) -> None:
         if pipe is None:
-            pipe, process = _start(work, threads)
+            taken = {int(process.name) for process in workers.values()}
+            pipe, process = _start(work, threads, number=min(set(range(jobs)) - taken))
             workers[pipe] = process
             _hand(pipe, process, task)
         else:
@@ -91,10 +93,10 @@ def work_side_by_side(
             process.join()
 
 
-def _start(work: Work, threads: int) -> tuple[Connection, BaseProcess]:
+def _start(work: Work, threads: int, number: int) -> tuple[Connection, BaseProcess]:
     context = torch_mp.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, work, threads), daemon=True)
+    process = context.Process(target=_serve, name=str(number), args=(there, work, threads, number), daemon=True)
     with _deaf():
         process.start()
     there.close()  # or the pipe would stay open when the worker is killed
@@ -138,7 +140,8 @@ def _lost(process: BaseProcess) -> LostWorkerError:
 # ------------------------------------------------------------------------------------------ in the worker
 
 
-def _serve(pipe: Connection, work: Work, threads: int) -> None:
+def _serve(pipe: Connection, work: Work, threads: int, number: int) -> None:
+    be_worker(number)
     torch.set_num_threads(threads)
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(pipe, tasks), daemon=True).start()
