@@ -87,8 +87,9 @@ def find_place(
     """The place to compute; joins the process group when started by `torchrun`.
 
     `device`: "auto" (CUDA, then Apple's MPS, then the CPU) or any torch device; "cuda" without a number is the one
-    that `torchrun` gives this process; workers side by side (`be_worker`) take the GPUs in turn. `shard`: spread networks over the processes. `compile`: a mode of
-    torch.compile ("reduce-overhead" uses CUDA graphs). Raises for a device that is not there.
+    that `torchrun` gives this process, and workers side by side (`be_worker`) take them in turn. `shard`: spread
+    networks over the processes. `compile`: a mode of torch.compile ("reduce-overhead" uses CUDA graphs). Raises for a
+    device that is not there.
     """
     if precision not in get_args(Precision):
         raise UnswayedError("precision is fp32, bf16 or fp16", got=repr(precision))
