@@ -41,7 +41,7 @@ def test_curves_are_means_within_their_range(tmp_path: Path) -> None:
     write_run(tmp_path / "1", run_with([(0, 0.2), (1, 0.7), (2, None), (3, 1.0)], seed=1))
     (chart,) = charts(one_section(tmp_path))  # no training accuracy: no such figure
     (line,) = chart.lines
-    assert chart.epochs == (1, 2, 4)
+    assert chart.xs == (1, 2, 4)
     assert line.means == (0.1, 0.6, 0.9)
     assert line.path == "M0 900L333 400L1000 100"
     assert line.band == "M0 800L333 300L1000 0L1000 200L333 500L0 1000Z"
@@ -83,8 +83,8 @@ def test_runs_of_different_lengths_share_one_axis(tmp_path: Path) -> None:
 def test_long_histories_are_thinned_and_keep_their_end(tmp_path: Path) -> None:
     write_run(tmp_path, run_with([(e, e / 5000) for e in range(5000)]))
     (chart,) = charts(one_section(tmp_path))
-    assert len(chart.epochs) <= MOST_POINTS
-    assert chart.epochs[-1] == 5000
+    assert len(chart.xs) <= MOST_POINTS
+    assert chart.xs[-1] == 5000
 
 
 def test_the_level_of_right_labels_is_drawn_where_the_noise_is_known(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_analysed_runs_have_a_figure_of_every_measure(tmp_path: Path) -> None:
     assert cosine.summary.startswith("Gradient cosine over epochs: plain CE ends at −0.65 (highest 0.95); ")
     assert [tick.label for tick in error.upwards][-1] == "25"
     assert [line.arm for line in density.lines] == [1]
-    assert (turnover.epochs[0], overlap.epochs[0]) == (2, 1)
+    assert (turnover.xs[0], overlap.xs[0]) == (2, 1)
     assert [chart.level and chart.level.label for chart in (turnover, overlap)] == [
         "by chance: 75.0 %",
         "by chance: 14.3 %",

@@ -312,7 +312,7 @@ def test_colours_can_be_told_from_their_ground(theme: int) -> None:
 @pytest.mark.parametrize("theme", [0, 1])
 def test_numbers_in_matrices_can_be_read_at_every_shade(theme: int) -> None:
     heat, surface = (channels(colours()[name][theme]) for name in ("heat", "surface"))
-    template = resources.files("unswayed.report").joinpath("page.html").read_text(encoding="utf-8")
+    template = resources.files("unswayed.report").joinpath("figures.html").read_text(encoding="utf-8")
     deep = re.search(r"cell\.shade > (\d+) %\}", template)
     assert deep
     pale_text, deep_text = ([0.0] * 3, [255.0] * 3) if theme == 0 else ([255.0] * 3, [0.0] * 3)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from unswayed.bench import figures, words
 from unswayed.bench.published import Beside, beside
 from unswayed.bench.results import Results
+from unswayed.bench.sections import inside
 from unswayed.bench.statistics import Comparison, Gain, Ranking, against_control, gains, over_all, over_tasks, rank
 from unswayed.report import summary
 from unswayed.report.page import Ink, environment, style
@@ -67,7 +68,8 @@ def render(results: Results) -> str:
     looks = figures.inks(results.arms, results.control)
     ranking, compared, found = rank(results), against_control(results), gains(results)
     by_place = {(one.task, one.arm): one for one in compared}
-    drawings = [*figures.over_axis(results, looks)]
+    drawings = figures.over_axis(results, looks)
+    titles = {task.name: task.title for task in results.suite.tasks}
     return (
         environment("bench", summary.spread, ends, megabytes, p_value)
         .get_template("page.html")
@@ -81,7 +83,8 @@ def render(results: Results) -> str:
                 (arm, looks[arm], [_spot(results, task, arm, by_place) for task in results.tasks])
                 for arm in results.arms
             ],
-            titles={task.name: task.title for task in results.suite.tasks},
+            titles=titles,
+            inside=inside(results.runs, titles, results.arms, looks),
             compared=compared,
             ranking=ranking,
             diagram=None if ranking is None else figures.ranks(ranking),

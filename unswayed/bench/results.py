@@ -10,9 +10,11 @@ from typing import Any
 
 from unswayed.bench.grid import Cell, Entry, entries
 from unswayed.bench.running import cell_of, choice_of
+from unswayed.bench.sections import as_run
 from unswayed.bench.store import Store
 from unswayed.bench.suite import Suite
 from unswayed.bench.tuning import Choice
+from unswayed.report.results import Run
 
 NAN = float("nan")
 
@@ -52,6 +54,7 @@ class Results:
     versions: tuple[str, ...]
     machines: tuple[str, ...]
     notes: tuple[str, ...]
+    runs: tuple[tuple[str, Run], ...] = ()  # by task, what happened inside, for figures
 
     @cached_property
     def table(self) -> dict[tuple[str, str], dict[int, Score]]:
@@ -90,25 +93,27 @@ def read_results(suite: Suite, store: Store) -> Results:
     """All that the store holds of the suite."""
     scores: list[Score] = []
     missing, failures, choices = [], [], []
-    versions, machines, notes = set(), set(), dict[str, None]()
+    versions, machines, notes, runs = set(), set(), dict[str, None](), list[tuple[str, Run]]()
     for entry in entries(suite):
         failures += [Failure(trial, why) for trial in entry.trials if (why := store.failure(trial)) is not None]
         if (choice := choice_of(entry, store)) is not None:
             choices.append((entry, choice))
         cell = cell_of(entry, store)
         result = store.result(cell) if cell is not None else None
-        if result is None:
+        if cell is None or result is None:
             missing.append(entry)
             if cell is not None and (why := store.failure(cell)) is not None:
                 failures.append(Failure(cell, why))
             continue
         scores.extend(_scores(entry, result, several=len(suite.arms) > 1))
+        is_control = entry.arm == suite.control
+        runs.append((entry.task, as_run(result, entry.arm, control=is_control, file=store.file(cell))))
         versions.add(_line(result.get("versions")))
         machines.add(_line({k: v for k, v in (result.get("machine") or {}).items() if k != "threads"}))
         notes |= dict.fromkeys(_notes(entry, result))
     return Results(
         suite, tuple(scores), tuple(missing), tuple(failures), tuple(choices), tuple(sorted(versions)),
-        tuple(sorted(machines)), tuple(notes),
+        tuple(sorted(machines)), tuple(notes), tuple(runs),
     )  # fmt: skip
 
 
@@ -143,3 +148,5 @@ def _notes(entry: Entry, result: dict[str, Any]) -> Iterator[str]:
         yield f"{entry.task}: test labels are as given, not verified; they may be wrong too."
     for note in (result.get("data") or {}).get("notes") or ():
         yield f"{entry.task}: {note}"
+    for note in result.get("notes") or ():
+        yield f"{entry.task}, {entry.arm}, seed {entry.seed}: {note}"

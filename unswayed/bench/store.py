@@ -27,8 +27,12 @@ class Store:
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """The result of a finished cell; None where there is none, or none of this very cell."""
-        found = _read(self.folder / "cells" / f"{cell.key}.json")
+        found = _read(self.file(cell))
         return found if found is not None and found.get("cell") == cell.identity else None
+
+    def file(self, cell: Cell) -> Path:
+        """Where the result of a cell lies."""
+        return self.folder / "cells" / f"{cell.key}.json"
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell is finished."""
@@ -44,7 +48,7 @@ class Store:
 
     def finish(self, cell: Cell, result: dict[str, Any]) -> None:
         """Keep a result, and forget how it came about."""
-        write_json(self.folder / "cells" / f"{cell.key}.json", {"cell": cell.identity, **result})
+        write_json(self.file(cell), {"cell": cell.identity, **result})
         shutil.rmtree(self.side(cell), ignore_errors=True)
         (self.folder / "failed" / f"{cell.key}.json").unlink(missing_ok=True)
 

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from unswayed.report.page import write
-from unswayed.report.results import Arm, Run, Section, Study, load
+from unswayed.report.results import Arm, Run, Section, Study
 from unswayed.report.statistics import Interval, Verdict, interval, paired, verdict
+from unswayed.report.studies import load
 from unswayed.report.table import table
 
 __all__ = [

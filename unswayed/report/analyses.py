@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unswayed.report.curves import Chart, chart_of
+from unswayed.report.histograms import Histogram, histograms
+from unswayed.report.matrices import ArmMatrices, overlaps
 from unswayed.report.pictures import Strip, strips
 from unswayed.report.results import Epoch, Section
 from unswayed.report.summary import count, percent
@@ -75,19 +77,27 @@ class Analyses:
     """The figures of a section's analysed runs, pictures of their masks, and what to know of them."""
 
     charts: tuple[Chart, ...]
+    histograms: tuple[Histogram, ...]
     strips: tuple[Strip, ...]
+    overlaps: tuple[ArmMatrices, ...]
     notes: tuple[str, ...]
 
     @property
     def found(self) -> bool:
         """Whether there is anything to show."""
-        return bool(self.charts or self.strips or self.notes)
+        return bool(self.charts or self.histograms or self.strips or self.overlaps or self.notes)
 
 
 def analyses(section: Section) -> Analyses:
     """All figures that the runs of a section have the numbers for; empty where none was analysed."""
     drawn = (measure_chart(section, measure) for measure in MEASURES)
-    return Analyses(tuple(chart for chart in drawn if chart), tuple(strips(section)), tuple(_notes(section)))
+    return Analyses(
+        tuple(chart for chart in drawn if chart),
+        tuple(histograms(section)),
+        tuple(strips(section)),
+        tuple(overlaps(section)),
+        tuple(_notes(section)),
+    )
 
 
 def measure_chart(section: Section, measure: Measure) -> Chart | None:

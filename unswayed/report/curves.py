@@ -41,17 +41,22 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure: lines over epochs (counted from 1), ticks in percent of each side, and a level worth knowing."""
+    """One figure: lines over an axis, ticks in percent of each side, and a level worth knowing.
+
+    `xs` are the places along the axis at which lines have values: epochs counted from 1, or what `axis` says.
+    """
 
     title: str
     caption: str
     summary: str
-    epochs: tuple[int, ...]
+    xs: tuple[int, ...]
     lines: tuple[Line, ...]
     across: tuple[Tick, ...]
     upwards: tuple[Tick, ...]
     level: Tick | None
     unit: str  # "%": values are shares, shown in percent; "": plain numbers
+    axis: str = "Epoch"
+    diagonal: str = ""  # a path that is worth knowing
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,19 @@ def draw(
     level: float | None = None,
     level_label: str = "",
     cover: Sequence[float] = (),
+    first: int | None = None,
+    last: int | None = None,
 ) -> Chart:
-    """One figure of some curves, one at least; its axis covers the values in `cover` too, for figures side by side."""
+    """One figure of some curves, one at least; its axis covers the values in `cover` too, for figures side by side.
+
+    `first` and `last` are the ends of the other axis, where they are not those of the curves.
+    """
     seen = sorted({epoch for curve in curves for epoch in curve.points})
     values = [v for curve in curves for triple in curve.points.values() for v in triple]
     values += [*cover, *([] if level is None else [level])]
     low, high, step = _axis(min(values), max(values))
-    first, last = seen[0], max(seen[-1], seen[0] + 1)
+    first = seen[0] if first is None else first
+    last = max(seen[-1], first + 1) if last is None else last
 
     def place(epoch: int, y: float) -> str:
         return f"{SIDE * (epoch - first) / (last - first):.0f} {SIDE * (high - y) / (high - low):.0f}"
@@ -137,10 +148,11 @@ def draw(
         title=title,
         caption=caption,
         summary=_in_words(title, curves, unit),
-        epochs=tuple(epoch + 1 for epoch in seen),
+        xs=tuple(epoch + 1 for epoch in seen),
         lines=tuple(_line(curve, seen, place) for curve in curves),
         across=tuple(
-            Tick(round(100 * (e - first) / (last - first), 2), str(e + 1)) for e in _whole_ticks(first, seen[-1])
+            Tick(round(100 * (e - first) / (last - first), 2), str(e + 1))
+            for e in _whole_ticks(first, max(first, seen[-1]))
         ),
         upwards=tuple(Tick(at(low + i * step), _tick_label(low + i * step, unit)) for i in every),
         level=None if level is None else Tick(at(level), level_label),

@@ -109,6 +109,17 @@ class Fields:
         values = self._take(key, "a list of objects", (list,), [])
         return (Fields(self.path, f"{self._name(key)}[{i}]", value) for i, value in enumerate(values))
 
+    def numbers(self, key: str, width: int) -> list[tuple[float, ...]]:
+        """A list of rows of `width` finite numbers (0: of single numbers, as rows of one); empty where absent."""
+        found = []
+        for value in self._take(key, "a list of numbers", (list,), []):
+            row = value if width and isinstance(value, list) else [value]
+            good = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in row)
+            if not good or len(row) != max(1, width):
+                raise self._error(self._name(key), f"rows of {width} numbers" if width else "a list of numbers", value)
+            found.append(tuple(float(v) for v in row))
+        return found
+
     def matrix(self, key: str, size: int) -> Matrix | None:
         """A matrix `[size, size]` of numbers that are not negative; None where null or absent."""
         values = self._take(key, "a matrix or null", (list,), None)

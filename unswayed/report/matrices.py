@@ -54,6 +54,21 @@ def matrices(section: Section) -> list[ArmMatrices]:
     return [each for each in found if each.grids or each.rate]
 
 
+def overlaps(section: Section) -> list[ArmMatrices]:
+    """How much the masks of two classes share in every arm that has them: the mean over seeds, after the last epoch."""
+    found = []
+    for i, arm in enumerate(section.arms):
+        each = [run.evidence.overlap for run in arm.runs if run.evidence.overlap is not None]
+        if each:
+            mean = np.mean(each, axis=0)
+            seeds = f", mean over {plural(len(each), 'seed')}" if len(each) > 1 else ""
+            caption = f"Edges that two classes both keep, percent of those that either keeps{seeds}."
+            cells = tuple(tuple(_cell(float(value)) for value in row) for row in mean)
+            names, numbered = section.data.classes, len(mean) <= NUMBERED
+            found.append(ArmMatrices(i, arm.name, (Grid(arm.name, caption, names, cells, numbered, ()),), ""))
+    return found
+
+
 def cut_note(section: Section) -> str:
     """Which classes are shown; empty where all are."""
     size = len(section.data.classes)

@@ -63,41 +63,41 @@ function setUpLegend(part) {
 
 function setUpReader(reader, chart, arms) {
   const cursor = make("span", "cursor"), values = make("div", "values");
-  const { epochs, lines, unit } = chart;
-  const first = epochs[0], last = Math.max(epochs[epochs.length - 1], first + 1);
+  const { xs, lines, unit, axis } = chart;
+  const first = xs[0], last = Math.max(xs[xs.length - 1], first + 1);
   const hues = new Map([...reader.parentElement.querySelectorAll("g")].map((g) => [Number(g.dataset.arm), g]));
-  let at = epochs.length - 1;
+  let at = xs.length - 1;
 
   function show(index) {
-    at = Math.min(epochs.length - 1, Math.max(0, index));
-    const place = 100 * (epochs[at] - first) / (last - first);
+    at = Math.min(xs.length - 1, Math.max(0, index));
+    const place = 100 * (xs[at] - first) / (last - first);
     cursor.style.left = `${place}%`;
     values.style.left = place <= 50 ? `calc(${place}% + .75rem)` : "auto";
     values.style.right = place > 50 ? `calc(${100 - place}% + .75rem)` : "auto";
     const found = lines.filter((line) => line.means[at] !== null && !hues.get(line.arm).classList.contains("dim"))
       .sort((a, b) => b.means[at] - a.means[at]);
-    values.replaceChildren(make("b", "", `Epoch ${epochs[at]}`), ...found.map((line) => {
+    values.replaceChildren(make("b", "", `${axis} ${xs[at]}`), ...found.map((line) => {
       const row = make("p", hues.get(line.arm).classList[0]);
       row.append(make("span", "", arms[line.arm]), make("strong", "", say(line.means[at], unit)));
       return row;
     }));
     reader.replaceChildren(cursor, values);
     const spoken = found.map((line) => `${arms[line.arm]} ${say(line.means[at], unit)}${unit && " percent"}`).join(", ");
-    reader.setAttribute("aria-valuenow", epochs[at]);
-    reader.setAttribute("aria-valuetext", `epoch ${epochs[at]}: ${spoken}`);
+    reader.setAttribute("aria-valuenow", xs[at]);
+    reader.setAttribute("aria-valuetext", `${axis.toLowerCase()} ${xs[at]}: ${spoken}`);
   }
 
   reader.addEventListener("pointermove", (event) => {
     const box = reader.getBoundingClientRect();
-    const epoch = first + (last - first) * (event.clientX - box.left) / box.width;
+    const x = first + (last - first) * (event.clientX - box.left) / box.width;
     let nearest = 0;
-    epochs.forEach((each, i) => { if (Math.abs(each - epoch) < Math.abs(epochs[nearest] - epoch)) nearest = i; });
+    xs.forEach((each, i) => { if (Math.abs(each - x) < Math.abs(xs[nearest] - x)) nearest = i; });
     show(nearest);
   });
   reader.addEventListener("pointerleave", () => reader.replaceChildren());
   reader.addEventListener("blur", () => reader.replaceChildren());
   reader.addEventListener("keydown", (event) => {
-    const moves = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, Home: 0, End: epochs.length - 1 };
+    const moves = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, Home: 0, End: xs.length - 1 };
     if (!(event.key in moves)) return;
     event.preventDefault();
     show(reader.hasChildNodes() ? moves[event.key] : at);
@@ -109,7 +109,7 @@ function setUpReader(reader, chart, arms) {
 function setUpMatrices(part) {
   const choice = part.querySelector("[data-matrices]");
   if (!choice) return;
-  const all = part.querySelectorAll(".matrices");
+  const all = part.querySelectorAll(".matrices[data-arm]");
   const choose = () => all.forEach((each) => { each.hidden = each.dataset.arm !== choice.value; });
   choice.addEventListener("change", choose);
   choose();

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from unswayed.report import summary
 from unswayed.report.analyses import Analyses, analyses
+from unswayed.report.checking import Checking, checking
 from unswayed.report.curves import Chart, charts
 from unswayed.report.gallery import Shelf, shelve
 from unswayed.report.matrices import ArmMatrices, cut_note, matrices
@@ -90,6 +91,7 @@ class Part:
     inks: tuple[Ink, ...]
     charts: tuple[Chart, ...]
     analyses: Analyses
+    checking: Checking
     matrices: tuple[ArmMatrices, ...]
     cut: str
     shelf: Shelf
@@ -123,11 +125,12 @@ class Part:
             "arms": [arm.name for arm in self.section.arms],
             "charts": [
                 {
-                    "epochs": c.epochs,
+                    "xs": c.xs,
+                    "axis": c.axis,
                     "unit": c.unit,
                     "lines": [{"arm": line.arm, "means": line.means} for line in c.lines],
                 }
-                for c in (*self.charts, *self.analyses.charts)
+                for c in (*self.charts, *self.checking.charts, *self.analyses.charts)
             ],
             **self.shelf.as_json(),
         }
@@ -191,9 +194,9 @@ def _as_data(value: Any) -> Markup:
 
 
 def environment(room: str, *filters: Callable[..., Any]) -> jinja2.Environment:
-    """Templates of a room, which escape what they are given and know the filters by their names."""
+    """Templates of a room, and the report's pieces: they escape what they are given and know filters by name."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("unswayed", room),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader("unswayed", each) for each in (room, "report")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -224,6 +227,7 @@ def _part(index: int, section: Section, shelf: Shelf) -> Part:
         inks=inks,
         charts=tuple(charts(section)),
         analyses=analyses(section),
+        checking=checking(section),
         matrices=tuple(matrices(section)),
         cut=cut_note(section),
         shelf=shelf,

@@ -9,13 +9,12 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unswayed.errors import UnswayedError
+from unswayed.report.evidence import Mask
 from unswayed.report.results import Run, Section
 from unswayed.report.summary import count, percent
 
-Mask = NDArray[np.bool_]
 MOST_CELLS = 2**18  # of a picture: some 30 kB
 MOST_NAMES = 20  # rows that are high enough for the names of their classes
 INK = (58, 132, 214)  # seen on the light and on the dark ground, so that one picture serves both
@@ -47,10 +46,15 @@ def strips(section: Section) -> list[Strip]:
     """The pictures of every arm that has masks."""
     found = []
     for i, arm in enumerate(section.arms):
-        run = next((run for run in arm.runs if run.masks), None)
-        if run is not None and run.masks is not None and (masks := pick(read_masks(run.masks), len(run.history))):
+        run = next((run for run in arm.runs if run.masks or run.evidence.masks), None)
+        if run is not None and (masks := pick(masks_of(run), len(run.history))):
             found.append(_strip(i, run, masks, section.data.classes))
     return found
+
+
+def masks_of(run: Run) -> dict[int, Mask]:
+    """The masks of a run by epoch (from 0), `[K, d]`: from its result where it has them, else from its masks.npz."""
+    return run.evidence.masks or ({} if run.masks is None else read_masks(run.masks))
 
 
 def read_masks(path: Path) -> dict[int, Mask]:
@@ -83,9 +87,9 @@ def png(mask: Mask) -> bytes:
 
 def _strip(arm: int, run: Run, masks: dict[int, Mask], classes: tuple[str, ...]) -> Strip:
     whole = next(iter(masks.values()))
-    rows = max(1, min(len(whole), MOST_CELLS // whole.shape[1]))
-    cut = f"The first {count(rows)} of {count(len(whole))} classes are shown." if rows < len(whole) else ""
-    names = classes[:rows] if len(classes) == len(whole) and rows <= MOST_NAMES else ()
+    rows, all_classes = max(1, min(len(whole), MOST_CELLS // whole.shape[1])), max(len(whole), run.evidence.classes)
+    cut = f"The first {count(rows)} of {count(all_classes)} classes are shown." if rows < all_classes else ""
+    names = classes[:rows] if len(classes) == all_classes and rows <= MOST_NAMES else ()
     pictures = [_picture(run, epoch + 1, mask, rows) for epoch, mask in masks.items()]
     return Strip(arm, run.name, run.seed, names, rows, cut, tuple(pictures))
 
