@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from unswayed.data.pixels import send
+from unswayed.data.columns import send
 from unswayed.errors import UnswayedError
 from unswayed.machine import Place
 from unswayed.method import Batch, Data

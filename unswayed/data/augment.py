@@ -23,6 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 from unswayed.data import pixels
+from unswayed.data.columns import send
 from unswayed.data.dataset import Kind
 from unswayed.errors import UnswayedError
 from unswayed.registry import check_settings, keyword_settings
@@ -293,7 +294,7 @@ def augmentation(kind: Kind, shape: tuple[int, ...], name: View, **settings: Any
 
 
 def _send(params: Tensor, x: Tensor) -> Tensor:
-    return pixels.send(params, x.device)
+    return send(params, x.device)
 
 
 def _within(name: str, value: float, low: float, high: float) -> float:

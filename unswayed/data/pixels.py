@@ -13,16 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unswayed.data.columns import send
+
 _FINE = 16  # binary places of a warp's numbers, whose sums fit 32 bits up to 8,000 pixels a side
 _STILL = torch.tensor([1 << _FINE, 0, 0, 0, 1 << _FINE, 0], dtype=torch.int32)
 _GREY = 127  # of 255: what a cutout leaves
-
-
-def send(values: Tensor, device: torch.device) -> Tensor:
-    """The same numbers on `device`, without waiting for it: to a GPU by way of pinned memory."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def crop(x: Tensor, top: Tensor, left: Tensor, flip: Tensor, *, reflect: bool = False) -> Tensor:

@@ -184,7 +184,7 @@ class IDO(Method):
 
     def _regularizer(self, *views: Tensor) -> Tensor:
         terms = [self.criterion.regularizer(logits) for logits in views]
-        return sum(terms, self.criterion.penalty(self.net.parameters()).to(terms[0].device))
+        return sum(terms, self.criterion.penalty(self.net.parameters()))
 
 
 def weigh_terms(own: Tensor, weak: Tensor, strong: Tensor, weights: Weights, *, shared: bool = False) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unswayed import losses
+from unswayed.data.columns import send
 from unswayed.losses.base import number
 from unswayed.method import Batch, Info, MakeNet, Method
 from unswayed.methods.semi import reads_ngrams
@@ -49,7 +50,7 @@ class MixUp(Method):
     def loss(self, batch: Batch) -> Tensor:
         """The mean of the losses under both labels, weighted by their shares."""
         share = draw_share(self.alpha) if can_mix(batch.x, self.ngrams) else 1.0
-        order = torch.randperm(len(batch)).to(batch.x.device)
+        order = send(torch.randperm(len(batch)), batch.x.device)
         x = mix(batch.x, batch.x[order], share, ngrams=self.ngrams) if share < 1 else batch.x
         logits = self.net(x)
         self.observe(logits, batch)

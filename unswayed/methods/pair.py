@@ -64,7 +64,7 @@ def mean_of_two(logits: Tensor, peer_logits: Tensor) -> Tensor:
     tensor([[0.7500, 0.2500]])
     """
     both = torch.stack([logits.log_softmax(1), peer_logits.log_softmax(1)])
-    return both.logsumexp(0) - torch.log(both.new_tensor(2.0))
+    return both.logsumexp(0) - torch.log(both.new_full((), 2.0))
 
 
 def count_kept(among: Tensor, share: float, *, cut: bool = False) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
+from unswayed.data.columns import send
 from unswayed.errors import UnswayedError
 
 
@@ -90,7 +91,7 @@ def mixup(
     `ngrams`, and which rows cannot be mixed: see `mix`.
     """
     share = draw_share(alpha, generator)
-    order = torch.randperm(len(x), generator=generator).to(x.device)
+    order = send(torch.randperm(len(x), generator=generator), x.device)
     if not can_mix(x, ngrams):
         return x, target
     return mix(x, x[order], share, ngrams=ngrams), torch.lerp(target[order], target, share)
@@ -139,7 +140,7 @@ def prior_penalty(logits: Tensor, prior: Tensor | None = None) -> Tensor:
     0.0
     """
     log_p = logits.float().log_softmax(1)
-    mean = log_p.logsumexp(0) - torch.log(log_p.new_tensor(float(len(log_p))))  # of p, in logarithms: no log of 0
+    mean = log_p.logsumexp(0) - torch.log(log_p.new_full((), len(log_p)))  # of p, in logarithms: no log of 0
     prior = torch.full_like(mean, 1 / len(mean)) if prior is None else prior
     return (torch.xlogy(prior, prior) - prior * mean).sum()
 
@@ -158,7 +159,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """
     mean = (p + q) / 2
     nats = (torch.xlogy(p, p) + torch.xlogy(q, q)).sum(1) / 2 - torch.xlogy(mean, mean).sum(1)
-    return (nats / torch.log(nats.new_tensor(2.0))).clamp(0, 1)
+    return (nats / torch.log(nats.new_full((), 2.0))).clamp(0, 1)
 
 
 def keep_both(chosen: Tensor, score: Tensor, least: int | None = None) -> Tensor:
@@ -200,7 +201,7 @@ def partners(among: Tensor, generator: Generator | None = None) -> Tensor:
 
     Each of them serves equally often (up to one), and nothing waits for the device to count them.
     """
-    chance = torch.rand(2, len(among), generator=generator).to(among.device)
+    chance = send(torch.rand(2, len(among), generator=generator), among.device)
     first = (chance[0] + 2 * ~among).argsort()  # those named come first, in a random order
     count = torch.where(among.any(), among.sum(), len(among))
     turn = chance[1].argsort().argsort() % count

@@ -1,0 +1,166 @@
+"""What makes training fast changes neither results beyond rounding nor checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from unswayed import Config, UnswayedError, checkpoint, machine, nets, speed
+from unswayed.checks.methods import bits, make, same, toy
+from unswayed.engine import Settings, fit
+from unswayed.experiment.workers import Tell, work_side_by_side
+from unswayed.machine import Place, find_place
+from unswayed.method import Info, Method
+from unswayed.methods.co_teaching import CoTeaching
+from unswayed.methods.plain import Plain
+from unswayed.settings import make_optimizer
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+# ------------------------------------------------------------------------------------------------ compile
+
+
+def two_networks(rows: int) -> Method:
+    def make_net() -> nets.Net:
+        return nets.Net(nets.create_body("mlp", kind="table", shape=(6,), widths=8), nn.Linear(8, 3))
+
+    return CoTeaching(make_net, Info(rows, 3))
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_run_ends_where_the_other_does_and_resumes(tmp_path: Path) -> None:
+    """Stages that change, two networks, batches of two sizes, a checkpoint in the midst."""
+    data, *_ = toy(50)
+    data = data.replace(x=torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
+    kept: dict[str, Any] = {"epochs": 3, "batch": 12, "lr": 0.05}
+    torch.manual_seed(0)
+    plain = two_networks(50)
+    start = {name: value.clone() for name, value in plain.state_dict().items()}
+    fit(plain, data, **kept)
+
+    compiled, resumed = two_networks(50), two_networks(50)
+    place, file = find_place("cpu", compile="default"), tmp_path / "checkpoint.safetensors"
+    compiled.load_state_dict(start)
+    resumed.load_state_dict(start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        fit(compiled, data, place=place, checkpoint=file, **kept)
+
+        def stop(record: Any) -> None:
+            if record.epoch == 1:
+                raise KeyboardInterrupt
+
+        half = tmp_path / "half.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            fit(resumed, data, place=place, checkpoint=half, save_seconds=0, watch=[stop], **kept)
+        fit(resumed, data, place=place, checkpoint=half, resume=True, save_seconds=0, **kept)
+    assert same(bits(compiled), bits(resumed))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    tensors, _ = checkpoint.read_state(file)
+    assert not any("_orig_mod" in name for name in tensors)
+    assert all(module._compiled_call_impl is None for module in compiled.modules()), "it stays compiled after training"
+
+
+def test_bodies_are_compiled_and_else_what_learns() -> None:
+    two = two_networks(10)
+    assert speed.networks(two) == [two.get_submodule("net.body"), two.get_submodule("peer.body")]
+    foreign = Plain(lambda: nn.Linear(2, 3), Info(10, 3))
+    assert speed.networks(foreign) == [foreign.net]
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found")
+
+    speed.can_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", missing)
+    data, *_ = toy(20)
+    first, second = make(Plain, 20), make(Plain, 20)
+    fit(first, data, epochs=1)
+    with pytest.warns(UserWarning, match="not compiled: .*No working C\\+\\+ compiler"):
+        fit(second, data, epochs=1, place=find_place("cpu", compile="default"))
+    assert same(bits(first), bits(second))
+    speed.can_compile.cache_clear()
+
+
+def test_modes_that_do_not_exist_and_shards_say_so() -> None:
+    with pytest.raises(UnswayedError, match="reduce-overhead, max-autotune, but got 'fast'"):
+        find_place("cpu", compile="fast")
+    with pytest.raises(UnswayedError, match="either sharded or compiled"):
+        find_place("cpu", shard=True, compile="default")
+
+
+def test_compile_is_told_only_where_it_is_asked_for() -> None:
+    assert "compile" not in Config("digits").as_json()
+    assert Config("digits", compile="default").as_json()["compile"] == "default"
+
+
+# ------------------------------------------------------------------------------------------------ layout
+
+
+def test_the_optimisers_memory_comes_back_in_the_order_of_the_weights() -> None:
+    """A fused optimiser walks through weights and momentum side by side."""
+    net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first = make_optimizer(net, Settings())
+    net(torch.randn(2, 3, 5, 5)).sum().backward()
+    first.step()
+    tensors, about = checkpoint.pack_optimizer(first)
+    stored = {name: value.contiguous() for name, value in tensors.items()}  # as in a file
+    second = make_optimizer(net, Settings())
+    checkpoint.unpack_optimizer(second, stored, about)
+    momentum = second.state[net.weight]["momentum_buffer"]
+    assert momentum.stride() == net.weight.stride()
+    assert torch.equal(momentum, first.state[net.weight]["momentum_buffer"])
+    assert second.param_groups[0]["fused"] is None
+
+
+# ------------------------------------------------------------------------------------------------ several GPUs
+
+
+def test_workers_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("UNSWAYED_WORKER", "0")
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda size, device: asked.append(str(device)))
+    for number in range(3):
+        machine.be_worker(number)
+        find_place("cuda")
+    find_place("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    machine.be_worker(0)
+    find_place("cuda")
+    assert asked == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:1"]
+
+
+def tell_number(task: int, tell: Tell) -> None:
+    import os
+    import time
+
+    time.sleep(0.2 if task < 2 else 0)  # so that both workers get a task
+    tell((task, int(os.environ["UNSWAYED_WORKER"])))
+
+
+@pytest.mark.slow
+def test_workers_are_numbered() -> None:
+    heard: list[tuple[int, int]] = []
+    work_side_by_side(tell_number, [0, 1, 2], 2, heard.append)
+    assert {task for task, _ in heard} == {0, 1, 2}
+    assert {number for task, number in heard if task < 2} == {0, 1}
+
+
+def test_a_place_seeds_the_processor() -> None:
+    Place(torch.device("cpu")).seed(7)
+    first = torch.rand(3)
+    Place(torch.device("cpu")).seed(7)
+    assert torch.equal(first, torch.rand(3))
