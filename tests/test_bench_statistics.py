@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.bench import make_suite
-from unswayed.bench.figures import spread_out
+from unswayed.bench.drawing import spread_out
 from unswayed.bench.published import Beside, beside
 from unswayed.bench.results import Results, Score
 from unswayed.bench.statistics import (

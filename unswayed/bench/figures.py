@@ -1,146 +1,31 @@
-"""The page's figures as plain SVG: accuracy over noise, gains, cost against accuracy, mean ranks.
-
-Our choice: text stands in the drawing, which has a fixed width and scrolls where a screen is narrower; its colours are
-the page's, so that it follows light and dark and prints.
-"""
+"""The page's figures: accuracy over noise and rows, gains of masks, cost against accuracy, mean ranks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from markupsafe import Markup, escape
-
+from unswayed.bench.drawing import (
+    LINE,
+    PLOT,
+    WIDE,
+    Axis,
+    Drawing,
+    around,
+    cut,
+    frame,
+    path,
+    shown_ends,
+    spread_out,
+    svg,
+    text,
+)
 from unswayed.bench.results import Results
 from unswayed.bench.statistics import Gain, Ranking, over_tasks
 from unswayed.bench.words import in_words
-from unswayed.report.page import DASHES, HUES, Ink
+from unswayed.report.page import Ink
 from unswayed.report.statistics import Interval, interval
-from unswayed.report.summary import signed
-
-WIDE = 880
-PLOT = WIDE - 250  # where lines end and their names begin
-_LINE = 15.0  # between two lines of text
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure: SVG, and what it says in words."""
-
-    title: str
-    caption: str
-    svg: Markup
-
-
-def inks(arms: Sequence[str], control: str | None) -> dict[str, Ink]:
-    """How each arm looks in all figures."""
-    found, used = {}, 0
-    for arm in arms:
-        if arm == control:
-            found[arm] = Ink("control", "")
-        else:
-            found[arm] = Ink(f"hue-{used % HUES}", DASHES[used // HUES % len(DASHES)])
-            used += 1
-    return found
-
-
-# ------------------------------------------------------------------------------------------------ pieces
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From values to places: `low` lies at `start`, `high` at `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """The place of a value."""
-        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return self.start + (self.end - self.start) * (value - low) / ((high - low) or 1.0)
-
-    def ticks(self) -> list[float]:
-        """About five round values."""
-        if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
-            found = [m for m in marks if self.low * 0.999 <= m <= self.high * 1.001]
-            return found if len(found) <= 7 else [m for m in found if round(math.log10(m), 6).is_integer()]
-        step = next(s * 10.0**p for p in range(-6, 9) for s in (1, 2, 5) if (self.high - self.low) / (s * 10.0**p) <= 6)
-        first = math.ceil(self.low / step - 1e-9)
-        return [round(i * step, 9) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-
-def _around(values: Iterable[float], room: float = 0.06, least: float = 1e-3) -> tuple[float, float]:
-    finite = [value for value in values if math.isfinite(value)]
-    low, high = min(finite), max(finite)
-    extra = max(room * (high - low), least)
-    return low - extra, high + extra
-
-
-def _text(x: float, y: float, words: str, *, anchor: str = "start", look: str = "") -> str:
-    classes = f' class="{look}"' if look else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{classes}>{escape(words)}</text>'
-
-
-def _path(d: str, look: str, dash: str = "") -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path class="{look}" d="{d}"{dashes}/>'
-
-
-def _svg(height: float, words: str, pieces: Iterable[str]) -> Markup:
-    head = f'<svg class="drawing" viewBox="0 0 {WIDE} {height:.0f}" width="{WIDE}" height="{height:.0f}" role="img"'
-    return Markup(f'{head} aria-label="{escape(words)}">{"".join(pieces)}</svg>')
-
-
-def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels, at least `gap` apart and in their order, as near as may be to where they belong.
-
-    >>> spread_out([10.0, 11.0, 50.0], 10, 0, 100)
-    [5.5, 15.5, 50.0]
-    """
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    groups: list[tuple[float, list[int]]] = []  # the middle of what lies together, and which
-    for i in order:
-        groups.append((places[i], [i]))
-        while len(groups) > 1:
-            (a, first), (b, second) = groups[-2:]
-            if b - a >= gap * (len(first) + len(second)) / 2 - 1e-9:
-                break
-            both = [*first, *second]
-            groups[-2:] = [(math.fsum(places[j] for j in both) / len(both), both)]
-    found = [0.0] * len(places)
-    for middle, members in groups:
-        for rank, i in enumerate(members):
-            found[i] = middle + gap * (rank - (len(members) - 1) / 2)
-    least = low
-    for i in order:  # what would stand below the axis pushes the others up, and what above it, down
-        found[i] = max(found[i], least)
-        least = found[i] + gap
-    most = high
-    for i in reversed(order):
-        found[i] = min(found[i], most)
-        most = found[i] - gap
-    return found
-
-
-def _frame(across: Axis, up: Axis, x_label: str, y_label: str, at: Sequence[float] = ()) -> list[str]:
-    """Grid, ticks (across: at the values `at`, or round ones) and the axes' names; upwards are shares, in percent."""
-    pieces = []
-    for value in up.ticks():
-        y, shown = up.at(value), f"{100 * value:g}"
-        pieces += [_path(f"M{across.start:.1f} {y:.1f}H{across.end:.1f}", "grid")]
-        pieces += [_text(across.start - 8, y + 4, shown.replace("-", "−"), anchor="end", look="tick")]
-    for value in at or across.ticks():
-        pieces.append(_text(across.at(value), up.start + 18, f"{value:,g}", anchor="middle", look="tick"))
-    pieces.append(_text((across.start + across.end) / 2, up.start + 38, x_label, anchor="middle", look="axis"))
-    pieces.append(_text(across.start - 8, up.end - 12, y_label, anchor="end", look="axis"))
-    return pieces
-
+from unswayed.report.summary import percent, signed
 
 # ------------------------------------------------------------------------------------------------ over noise
 
@@ -164,41 +49,33 @@ def _over(results: Results, looks: dict[str, Ink], names: list[str]) -> Drawing:
         for arm in results.arms
     }  # fmt: skip
     lines = {arm: points for arm, points in lines.items() if points}
-    height = max(340.0, 90 + _LINE * len(lines))
-    ends = [min(1.0, max(0.0, v)) for p in lines.values() for _, i in p for v in _shown_ends(i)]
+    height = max(340.0, 90 + LINE * len(lines))
+    ends = [min(1.0, max(0.0, v)) for p in lines.values() for _, i in p for v in shown_ends(i)]
     up, across = (
-        Axis(*_around(ends), height - 50, 34),
+        Axis(*around(ends), height - 50, 34),
         Axis(min(places), max(places), 64, PLOT - 12, log=axis == "limit"),
     )
     what, unit = ("wrong labels asked for", " %") if axis == "rate" else ("training rows", "")
-    pieces = _frame(across, up, f"{what}{unit}", "%", at=places)
-    labels = spread_out([up.at(p[-1][1].mean) for p in lines.values()], _LINE, up.end, up.start)
+    pieces = frame(across, up, f"{what}{unit}", "%", at=places)
+    labels = spread_out([up.at(p[-1][1].mean) for p in lines.values()], LINE, up.end, up.start)
     for nth, ((arm, points), y) in enumerate(zip(lines.items(), labels, strict=True)):
         ink, last = looks[arm], points[-1]
         aside = min(2.5, 20 / len(lines)) * (nth - (len(lines) - 1) / 2)  # so that no stroke hides another
         way = "L".join(f"{across.at(x):.1f} {up.at(i.mean):.1f}" for x, i in points)
         pieces.append(f'<g class="{ink.colour}">')
         for x, i in points:
-            low, high = _shown_ends(i)
+            low, high = shown_ends(i)
             if high > low:
                 top, bottom = up.at(min(1.0, high)), up.at(max(0.0, low))
-                pieces.append(_path(f"M{across.at(x) + aside:.1f} {top:.1f}V{bottom:.1f}", "whisker"))
-        pieces += [_path(f"M{way}" + ("h0" if len(points) == 1 else ""), "line", ink.dash)]
+                pieces.append(path(f"M{across.at(x) + aside:.1f} {top:.1f}V{bottom:.1f}", "whisker"))
+        pieces += [path(f"M{way}" + ("h0" if len(points) == 1 else ""), "line", ink.dash)]
         x, end = across.at(last[0]) + 4, up.at(last[1].mean)
-        pieces += [_path(f"M{x:.1f} {end:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
-        pieces += [_text(PLOT + 18, y + 4, _cut(arm), look="label"), "</g>"]
+        pieces += [path(f"M{x:.1f} {end:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
+        pieces += [text(PLOT + 18, y + 4, cut(arm), look="label"), "</g>"]
     noise = f"{tasks[0].fields['noise']} noise" if axis == "rate" else f"over rows ({tasks[0].family})"
-    said = "; ".join(f"{arm} from {_percent(p[0][1].mean)} to {_percent(p[-1][1].mean)}" for arm, p in lines.items())
+    said = "; ".join(f"{arm} from {percent(p[0][1].mean)} to {percent(p[-1][1].mean)} %" for arm, p in lines.items())
     caption = "Mean over seeds; the stroke is its 95 % t interval."
-    return Drawing(f"{tasks[0].source}, {noise}", caption, _svg(height, f"Test accuracy: {said}", pieces))
-
-
-def _shown_ends(value: Interval) -> tuple[float, float]:
-    return (value.low, value.high) if value.known else (value.mean, value.mean)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return Drawing(f"{tasks[0].source}, {noise}", caption, svg(height, f"Test accuracy: {said}", pieces))
 
 
 # ------------------------------------------------------------------------------------------------ gains
@@ -214,27 +91,27 @@ def forest(found: Sequence[Gain], looks: dict[str, Ink]) -> Drawing | None:
             rows.append(("", "over a random mask", gain.over_random, "control"))
     if not rows:
         return None
-    height = 46 + 2 * _LINE * len(rows)
-    ends = [max(-1.0, min(1.0, v)) for *_, gained, _ in rows for v in _shown_ends(gained)]
-    across = Axis(*_around([0.0, *ends]), 300, WIDE - 100)
-    pieces = [_path(f"M{across.at(0):.1f} 10V{height - 30:.0f}", "zero")]
+    height = 46 + 2 * LINE * len(rows)
+    ends = [max(-1.0, min(1.0, v)) for *_, gained, _ in rows for v in shown_ends(gained)]
+    across = Axis(*around([0.0, *ends]), 300, WIDE - 100)
+    pieces = [path(f"M{across.at(0):.1f} 10V{height - 30:.0f}", "zero")]
     for tick in across.ticks():
         words = f"{100 * tick:g}".replace("-", "−")
-        pieces.append(_text(across.at(tick), height - 12, words, anchor="middle", look="tick"))
-    pieces.append(_text(WIDE, height - 12, "points", anchor="end", look="axis"))
+        pieces.append(text(across.at(tick), height - 12, words, anchor="middle", look="tick"))
+    pieces.append(text(WIDE, height - 12, "points", anchor="end", look="axis"))
     for i, (arm, other, value, colour) in enumerate(rows):
-        y = 20 + 2 * _LINE * i
-        low, high = (across.at(max(-1.0, min(1.0, v))) for v in _shown_ends(value))
-        pieces += [f'<g class="{colour}">', _text(0, y, arm, look="label"), _text(0, y + 13, other, look="tick")]
+        y = 20 + 2 * LINE * i
+        low, high = (across.at(max(-1.0, min(1.0, v))) for v in shown_ends(value))
+        pieces += [f'<g class="{colour}">', text(0, y, arm, look="label"), text(0, y + 13, other, look="tick")]
         if value.known:
-            pieces.append(_path(f"M{low:.1f} {y + 3:.1f}H{high:.1f}", "range"))
+            pieces.append(path(f"M{low:.1f} {y + 3:.1f}H{high:.1f}", "range"))
         pieces.append(f'<circle cx="{across.at(value.mean):.1f}" cy="{y + 3:.1f}" r="4"/>')
         shown = value.known and (value.low > 0 or value.high < 0)
         look = "label" if shown else "tick"
-        pieces += [_text(WIDE, y + 7, signed(value.mean) + ("" if shown else " n.s."), anchor="end", look=look), "</g>"]
+        pieces += [text(WIDE, y + 7, signed(value.mean) + ("" if shown else " n.s."), anchor="end", look=look), "</g>"]
     said = "; ".join(f"{arm or 'the same'} {other} {signed(value.mean)}" for arm, other, value, _ in rows)
     caption = "Mean over all tasks, 95 % t interval over paired seeds. n.s.: no difference shown."
-    return Drawing("What an edge-masked head adds", caption, _svg(height, said, pieces))
+    return Drawing("What an edge-masked head adds", caption, svg(height, said, pieces))
 
 
 # ------------------------------------------------------------------------------------------------ cost
@@ -253,24 +130,24 @@ def cost(results: Results, looks: dict[str, Ink]) -> Drawing | None:
             points.append((arm, ratio, gain.mean))
     if len(points) < 2:
         return None
-    height = max(340.0, 90 + _LINE * len(points))
+    height = max(340.0, 90 + LINE * len(points))
     low, high = min(r for _, r, _ in points), max(r for _, r, _ in points)
     across = Axis(low / 1.15, high * 1.15, 64, PLOT - 12, log=True)
-    up = Axis(*_around([0.0, *(g for *_, g in points)]), height - 50, 34)
-    pieces = _frame(across, up, f"seconds of training, as a multiple of {control}'s", "points")
-    pieces.append(_path(f"M{across.start} {up.at(0):.1f}H{across.end}", "zero"))
-    labels = spread_out([up.at(g) for *_, g in points], _LINE, up.end, up.start)
+    up = Axis(*around([0.0, *(g for *_, g in points)]), height - 50, 34)
+    pieces = frame(across, up, f"seconds of training, as a multiple of {control}'s", "points")
+    pieces.append(path(f"M{across.start} {up.at(0):.1f}H{across.end}", "zero"))
+    labels = spread_out([up.at(g) for *_, g in points], LINE, up.end, up.start)
     for (arm, ratio, gain_), y in zip(points, labels, strict=True):
         x, own = across.at(ratio), up.at(gain_)
-        pieces += [f'<g class="{looks[arm].colour}">', _path(f"M{x + 6:.1f} {own:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
+        pieces += [f'<g class="{looks[arm].colour}">', path(f"M{x + 6:.1f} {own:.1f}L{PLOT + 6} {y:.1f}h8", "leader")]
         pieces += [
             f'<circle cx="{x:.1f}" cy="{own:.1f}" r="5"/>',
-            _text(PLOT + 18, y + 4, _cut(arm), look="label"),
+            text(PLOT + 18, y + 4, cut(arm), look="label"),
             "</g>",
         ]
     said = "; ".join(f"{arm} {ratio:.2g} times, {signed(g)} points" for arm, ratio, g in points)
     caption = f"Geometric mean of the ratio over tasks and seeds; points over {control}, mean over tasks."
-    return Drawing("Cost against accuracy", caption, _svg(height, said, pieces))
+    return Drawing("Cost against accuracy", caption, svg(height, said, pieces))
 
 
 def _ratio(results: Results, arm: str, control: str) -> float:
@@ -291,27 +168,27 @@ def ranks(ranking: Ranking) -> Drawing:
     first = 62.0 + 12 * len(ranking.cliques)
     height = first + 22 * left + 8
     across = Axis(1, k, 250, WIDE - 250)
-    pieces = [_path(f"M{across.start} 44H{across.end}", "ruler")]
+    pieces = [path(f"M{across.start} 44H{across.end}", "ruler")]
     step = max(1, math.ceil((k - 1) / 10))
     for tick in range(1, k + 1, step):
-        pieces += [_path(f"M{across.at(tick):.1f} 38V44", "ruler")]
-        pieces += [_text(across.at(tick), 33, str(tick), anchor="middle", look="tick")]
+        pieces += [path(f"M{across.at(tick):.1f} 38V44", "ruler")]
+        pieces += [text(across.at(tick), 33, str(tick), anchor="middle", look="tick")]
     if ranking.differ:
         width = across.at(1 + ranking.critical) - across.at(1)
         ends = min(across.start + width, WIDE - 4.0)
-        pieces += [_path(f"M{across.start} 6v8M{across.start} 10H{ends:.1f}M{ends:.1f} 6v8", "range")]
-        pieces += [_text(ends + 6, 14, f"critical difference {ranking.critical:.2f}", look="tick")]
+        pieces += [path(f"M{across.start} 6v8M{across.start} 10H{ends:.1f}M{ends:.1f} 6v8", "range")]
+        pieces += [text(ends + 6, 14, f"critical difference {ranking.critical:.2f}", look="tick")]
     for level, (a, b) in enumerate(ranking.cliques):
         at_y, x0, x1 = 56 + 12 * level, across.at(ranking.ranks[a]) - 4, across.at(ranking.ranks[b]) + 4
-        pieces.append(_path(f"M{x0:.1f} {at_y}H{x1:.1f}", "clique"))
+        pieces.append(path(f"M{x0:.1f} {at_y}H{x1:.1f}", "clique"))
     for i, (arm, value) in enumerate(zip(ranking.arms, ranking.ranks, strict=True)):
         on_left = i < left
         y = first + 22 * (i if on_left else k - 1 - i) + 4
         x, edge = across.at(value), across.start - 12 if on_left else across.end + 12
-        pieces.append(_path(f"M{x:.1f} 44V{y:.1f}H{edge:.1f}", "stem"))
+        pieces.append(path(f"M{x:.1f} 44V{y:.1f}H{edge:.1f}", "stem"))
         anchor, at = ("end", edge - 6) if on_left else ("start", edge + 6)
-        pieces.append(_text(at, y + 4, _cut(arm), anchor=anchor, look="label"))
-        pieces.append(_text(edge + (3 if on_left else -3), y - 4, f"{value:.2f}", anchor="start" if on_left else "end",
+        pieces.append(text(at, y + 4, cut(arm), anchor=anchor, look="label"))
+        pieces.append(text(edge + (3 if on_left else -3), y - 4, f"{value:.2f}", anchor="start" if on_left else "end",
                             look="tick"))  # fmt: skip
     said = "; ".join(f"{arm} {value:.2f}" for arm, value in zip(ranking.arms, ranking.ranks, strict=True))
     caption = (
@@ -319,8 +196,4 @@ def ranks(ranking: Ranking) -> Drawing:
         f"χ² {ranking.chi2:.1f}, p {in_words(ranking.p)}"
         + ("." if ranking.differ else ": no difference shown between any.")
     )
-    return Drawing("Mean ranks", caption, _svg(height, f"Mean ranks: {said}", pieces))
-
-
-def _cut(arm: str, most: int = 32) -> str:
-    return arm if len(arm) <= most else arm[: most - 1] + "…"
+    return Drawing("Mean ranks", caption, svg(height, f"Mean ranks: {said}", pieces))

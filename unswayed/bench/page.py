@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from unswayed.bench import figures, words
+from unswayed.bench.drawing import inks
 from unswayed.bench.published import Beside, beside
 from unswayed.bench.results import Results
 from unswayed.bench.sections import inside
@@ -65,7 +66,7 @@ def write(results: Results, path: Path) -> Path:
 
 def render(results: Results) -> str:
     """The page's HTML."""
-    looks = figures.inks(results.arms, results.control)
+    looks = inks(results.arms, results.control)
     ranking, compared, found = rank(results), against_control(results), gains(results)
     by_place = {(one.task, one.arm): one for one in compared}
     drawings = figures.over_axis(results, looks)

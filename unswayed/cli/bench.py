@@ -88,6 +88,7 @@ def bench(
     Ends with code 1 where cells failed.
     """
     from unswayed.bench import How, Store, read_results, read_suite
+    from unswayed.bench.records import remember
 
     if suite is None:
         _list_suites()
@@ -100,6 +101,7 @@ def bench(
         return
     if not only_report:
         _run(chosen, store, How(jobs, root, device, save_seconds), quiet=as_json)
+    remember(chosen, out)
     results = read_results(chosen, store)
     page = out / f"{chosen.name}.html"
     _report(results, page, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`unswayed report`: tables and a page from finished runs."""
+"""`unswayed report`: tables and a page from finished runs, or from the cells of a bench."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unswayed.cli import app
+from unswayed.errors import UnswayedError
 
 if TYPE_CHECKING:
     from unswayed.report import Run, Study
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs, for instance runs/digits.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file. \\[default: FOLDER/report.html]")] = None,
+    folder: Annotated[Path, typer.Argument(help="A folder of runs or of a bench: runs/digits, runs/bench.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file. \\[default: FOLDER/report.html; of a bench, FOLDER/SUITE.html]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Write one self-contained HTML page about finished runs, and print their table."""
+    """Write one self-contained HTML page about finished runs, or about each suite of a bench; print their tables."""
+    if (folder / "cells").is_dir():  # a bench; asking its room would cost the seconds that torch takes to come
+        report_bench(folder, out, as_json=as_json)
+        return
     write_report(folder, out or folder / "report.html", as_json=as_json)
 
 
@@ -38,6 +44,27 @@ def write_report(folder: Path, page: Path, *, as_json: bool = False) -> None:
     console = Console()
     console.print(room.table(study))
     console.print(f"Report: [bold]{escape(str(page))}[/]", highlight=False)
+
+
+def report_bench(folder: Path, page: Path | None, *, as_json: bool = False) -> None:
+    """Print the tables of every suite that was run in a folder of cells, or their results as JSON; write the pages."""
+    from unswayed.bench import Store, read_results, tables, write
+    from unswayed.bench.export import as_plain
+    from unswayed.bench.records import remembered
+
+    suites = remembered(folder)
+    if page is not None and len(suites) > 1:
+        names = ", ".join(suite.name for suite in suites)
+        raise UnswayedError("one suite for --out", got=names, do="leave it out: each has a page of its own name")
+    found = [read_results(suite, Store(folder)) for suite in suites]
+    pages = [write(results, page or folder / f"{results.suite.name}.html") for results in found]
+    if as_json:
+        typer.echo(json.dumps([as_plain(results) for results in found], indent=1))
+        return
+    console = Console()
+    for results, written in zip(found, pages, strict=True):
+        console.print(tables(results))
+        console.print(f"Page: [bold]{escape(str(written))}[/]", highlight=False)
 
 
 def _plain(study: Study) -> list[dict[str, Any]]:
