@@ -34,6 +34,7 @@ from unswayed.sharding import (
     part_mixed_groups,
     settle,
     shard_networks,
+    whole_alone,
 )
 from unswayed.speed import Fast
 from unswayed.writing import remove_unfinished
@@ -291,15 +292,10 @@ class _Run:
         return batches if all(part.x.in_memory for part in parts) else look_ahead(batches)
 
     def _step(self, learner: nn.Module, group: Sequence[Batch], share: float) -> None:
-        try:
-            with self.place.autocast():
-                loss = learner(*group)
-        except RuntimeError as error:
-            if (told := explain_mixing(error)) is None:
-                raise
-            raise told from error
+        with self.place.autocast(), explain_mixing():
+            loss = whole_alone(learner(*group))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss * share).backward()
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         if self.place.shards:
             average_gradients(self.method, self.place.world)
         if self.settings.clip is not None:

@@ -6,7 +6,8 @@ gathered for a unit's forward and backward pass alone. Rows of per-sample state 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -160,10 +161,25 @@ def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     return found
 
 
-def explain_mixing(error: RuntimeError) -> UnswayedError | None:
-    """What a user is told where a loss took parameters outside of their network's forward pass; None: another error."""
-    if "DTensor" not in str(error):
-        return None
+@contextlib.contextmanager
+def explain_mixing() -> Iterator[None]:
+    """Tell in words where a loss takes parameters outside of their network's forward pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DTensor" not in str(error):
+            raise
+        raise _mixed() from error
+
+
+def whole_alone(loss: Tensor) -> Tensor:
+    """The loss as it is; one made of sharded parameters raises, for each process would add up its own gradient."""
+    if is_sharded(loss):
+        raise _mixed()
+    return loss
+
+
+def _mixed() -> UnswayedError:
     return UnswayedError(
         "a loss that uses parameters in their network's forward pass alone",
         got="one that takes them as they lie, in parts (an l1 penalty, say)",
