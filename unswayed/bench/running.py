@@ -1,14 +1,14 @@
 """All cells of a suite: in processes of their own, each loss alone, nothing that is finished run twice.
 
-Cells are handed to workers on this machine. Another way to place them (a cluster, several GPUs) needs no more than to
-call `Work` with each cell on a machine that sees the same folder: locks and files do the rest.
+Cells are handed to workers on this machine, or placed elsewhere (`placing`): all that it takes is to call `Work` with
+each cell on a machine that sees the same folder, for locks and files do the rest.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class How:
     root: Path | None = None
     device: str = "auto"
     save_seconds: float = 30.0
+    on: str = "local"  # or "joblib", "ray", "slurm"
+    on_settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,14 @@ def run_cells(cells: Sequence[Cell], store: Store, how: How, listen: Listener) -
         store.fail(cell, why)
         listen(News(cell, "failed", why))
 
+    def hear(cell: Cell, said: News | BaseException) -> None:
+        listen(said) if isinstance(said, News) else lose(cell, said)
+
+    if how.on != "local" and todo:
+        from unswayed.bench.placing import place_cells
+
+        place_cells(how.on, work, todo, how.jobs, how.on_settings, hear)
+        return
     if how.jobs > 1 and len(todo) > 1:
         work_side_by_side(work, todo, how.jobs, listen, survive=lose)
         return

@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from unswayed.cli import app
+from unswayed.errors import UnswayedError
 
 if TYPE_CHECKING:
-    from unswayed.bench import Results, Store, Suite
+    from unswayed.bench import How, Results, Store, Suite
 
 CHOOSING, RUNNING = "Which cells", "Running"
 
@@ -67,6 +68,15 @@ def bench(
         int, typer.Option(help="Cells at a time, each in its own process.", min=1, rich_help_panel=RUNNING)
     ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=RUNNING)] = "auto",
+    on: Annotated[
+        str,
+        typer.Option(help="Where cells run: local (this machine), joblib, ray or slurm.", rich_help_panel=RUNNING),
+    ] = "local",
+    on_set: Annotated[
+        list[str] | None,
+        typer.Option("--on-set", help="A setting of --on, such as partition=gpu, minutes=240, gpus=1, cpus=8. May be "
+                     "repeated.", rich_help_panel=RUNNING),
+    ] = None,
     save_seconds: Annotated[
         float, typer.Option(help="Seconds between two checkpoints.", min=0, rich_help_panel=RUNNING)
     ] = 30.0,
@@ -87,7 +97,7 @@ def bench(
     A finished cell is never run again, a stopped one goes on where it was, and a lost worker loses its cell alone.
     Ends with code 1 where cells failed.
     """
-    from unswayed.bench import How, Store, read_results, read_suite
+    from unswayed.bench import Store, read_results, read_suite
     from unswayed.bench.records import remember
 
     if suite is None:
@@ -100,7 +110,7 @@ def bench(
         _dry_run(chosen, store, root, device, jobs, as_json=as_json)
         return
     if not only_report:
-        _run(chosen, store, How(jobs, root, device, save_seconds), quiet=as_json)
+        _run(chosen, store, _how(jobs, root, device, save_seconds, on, on_set), quiet=as_json)
     remember(chosen, out)
     results = read_results(chosen, store)
     page = out / f"{chosen.name}.html"
@@ -108,6 +118,21 @@ def bench(
     if results.failures:
         _tell_failures(results)
         raise typer.Exit(1)
+
+
+def _how(jobs: int, root: Path | None, device: str, save_seconds: float, on: str, on_set: list[str] | None) -> How:
+    from unswayed.bench import How
+    from unswayed.bench.placing import check_place
+    from unswayed.experiment.arms import read_value
+
+    settings = {}
+    for text in on_set or []:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not name or not equals:
+            raise UnswayedError("--on-set NAME=VALUE", got=repr(text), do="for example --on-set gpus=1")
+        settings[name] = read_value(value)
+    check_place(on, settings)
+    return How(jobs, root, device, save_seconds, on, settings)
 
 
 def _list_suites() -> None:
