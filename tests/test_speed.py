@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from unswayed import Config, UnswayedError, checkpoint, machine, nets, speed
+from unswayed import Config, UnswayedError, checkpoint, data, machine, nets, speed
 from unswayed.checks.methods import bits, make, same, toy
+from unswayed.data import files
 from unswayed.engine import Settings, fit
 from unswayed.experiment.workers import Tell, work_side_by_side
 from unswayed.machine import Place, find_place
@@ -38,13 +39,13 @@ def two_networks(rows: int) -> Method:
 @pytest.mark.slow
 def test_a_compiled_run_ends_where_the_other_does_and_resumes(tmp_path: Path) -> None:
     """Stages that change, two networks, batches of two sizes, a checkpoint in the midst."""
-    data, *_ = toy(50)
-    data = data.replace(x=torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
+    toy_rows, *_ = toy(50)
+    rows = toy_rows.replace(x=torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
     kept: dict[str, Any] = {"epochs": 3, "batch": 12, "lr": 0.05}
     torch.manual_seed(0)
     plain = two_networks(50)
     start = {name: value.clone() for name, value in plain.state_dict().items()}
-    fit(plain, data, **kept)
+    fit(plain, rows, **kept)
 
     compiled, resumed = two_networks(50), two_networks(50)
     place, file = find_place("cpu", compile="default"), tmp_path / "checkpoint.safetensors"
@@ -52,7 +53,7 @@ def test_a_compiled_run_ends_where_the_other_does_and_resumes(tmp_path: Path) ->
     resumed.load_state_dict(start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
-        fit(compiled, data, place=place, checkpoint=file, **kept)
+        fit(compiled, rows, place=place, checkpoint=file, **kept)
 
         def stop(record: Any) -> None:
             if record.epoch == 1:
@@ -60,8 +61,8 @@ def test_a_compiled_run_ends_where_the_other_does_and_resumes(tmp_path: Path) ->
 
         half = tmp_path / "half.safetensors"
         with pytest.raises(KeyboardInterrupt):
-            fit(resumed, data, place=place, checkpoint=half, save_seconds=0, watch=[stop], **kept)
-        fit(resumed, data, place=place, checkpoint=half, resume=True, save_seconds=0, **kept)
+            fit(resumed, rows, place=place, checkpoint=half, save_seconds=0, watch=[stop], **kept)
+        fit(resumed, rows, place=place, checkpoint=half, resume=True, save_seconds=0, **kept)
     assert same(bits(compiled), bits(resumed))
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for name, value in plain.state_dict().items():
@@ -84,11 +85,11 @@ def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.Mon
 
     speed.can_compile.cache_clear()
     monkeypatch.setattr(torch, "compile", missing)
-    data, *_ = toy(20)
+    rows, *_ = toy(20)
     first, second = make(Plain, 20), make(Plain, 20)
-    fit(first, data, epochs=1)
+    fit(first, rows, epochs=1)
     with pytest.warns(UserWarning, match="not compiled: .*No working C\\+\\+ compiler"):
-        fit(second, data, epochs=1, place=find_place("cpu", compile="default"))
+        fit(second, rows, epochs=1, place=find_place("cpu", compile="default"))
     assert same(bits(first), bits(second))
     speed.can_compile.cache_clear()
 
@@ -164,3 +165,32 @@ def test_a_place_seeds_the_processor() -> None:
     first = torch.rand(3)
     Place(torch.device("cpu")).seed(7)
     assert torch.equal(first, torch.rand(3))
+
+
+# ------------------------------------------------------------------------------------------------ a bare machine
+
+
+def test_parquet_is_read_without_the_library_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU often has PyTorch, pyarrow and little else."""
+    datasets = pytest.importorskip("datasets")
+    pictures = torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8).numpy()
+    rows = {"image": list(pictures), "label": [0, 1, 2, 0, 1, 2], "worst": [0, 0, 2, 0, 1, 1]}
+    classes = datasets.ClassLabel(names=["cat", "dog", "cow"])
+    features = datasets.Features({"image": datasets.Image(), "label": classes, "worst": classes})
+    (tmp_path / "set").mkdir()
+    for name in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / f"{name}.parquet"))
+    how: dict[str, Any] = {"label": "worst", "truth": "label"}
+    with_library = data.read(tmp_path / "set", cache=tmp_path / "one", **how)
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "datasets" else object())
+    monkeypatch.setattr(files, "_library", None)
+    without = data.read(tmp_path / "set", cache=tmp_path / "two", **how)
+    at = torch.arange(6)
+    for one, other in ((with_library.train, without.train), (with_library.test, without.test)):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one.x.rows(at), other.x.rows(at))
+        assert torch.equal(one.given, other.given)
+    assert with_library.classes == without.classes == ("cat", "dog", "cow")
+    assert without.train.truth is not None
+    assert without.train.truth.tolist() == rows["label"]

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from unswayed.data.media import PICTURES, SOUNDS
+from unswayed.data.parquet import read_parquet
 from unswayed.data.raw import Cells, Found, Raw, stamp
 from unswayed.data.store import no_room, writable
 from unswayed.errors import UnswayedError
@@ -54,8 +56,11 @@ def read_table(files: Sequence[Path], cache: Path) -> Raw:
     for file in files:
         if not file.stat().st_size:
             raise UnswayedError("a file with rows", got=f"{file}, which is empty")
-    with _library(cache, where) as datasets:
-        rows = _load(datasets, files, cache / "datasets")
+    if first.suffix.casefold() == ".parquet" and find_spec("datasets") is None and find_spec("pyarrow") is not None:
+        rows: Any = read_parquet(files)
+    else:
+        with _library(cache, where) as datasets:
+            rows = _load(datasets, files, cache / "datasets")
     return replace(_raw(rows, where, stamp(files), first.parent), files=tuple(files))
 
 
