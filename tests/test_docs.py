@@ -114,7 +114,7 @@ def test_edge_masking_in_a_plain_loop() -> None:
         "optimizer": optimizer,
         "loader": list(zip(x.split(8), y.split(8), strict=True)),
     }
-    exec(compile(blocks("docs/edge-masking.md")[0], "docs/edge-masking.md", "exec"), names)
+    exec(compile(blocks("docs/masks.md")[0], "docs/masks.md", "exec"), names)
     assert names["head"] is model[2]
     assert names["head"].mask.sum(1).tolist() == [4, 4, 4]
 
@@ -127,7 +127,7 @@ def test_edge_masking_in_lightning() -> None:
 
     model, x, y = toy_model()
     names: dict[str, Any] = {}
-    exec(compile(blocks("docs/edge-masking.md")[1], "docs/edge-masking.md", "exec"), names)
+    exec(compile(blocks("docs/masks.md")[1], "docs/masks.md", "exec"), names)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
     trainer.fit(names["Classifier"](model), DataLoader(TensorDataset(x, y), batch_size=8))
@@ -148,7 +148,7 @@ def test_edge_masking_with_the_hugging_face_trainer(tmp_path: Path) -> None:
     quiet: dict[str, Any] = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "report_to": []}
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), max_steps=12, **quiet)
     names: dict[str, Any] = {"model": model, "arguments": arguments, "rows": rows}
-    exec(compile(blocks("docs/edge-masking.md")[2], "docs/edge-masking.md", "exec"), names)
+    exec(compile(blocks("docs/masks.md")[2], "docs/masks.md", "exec"), names)
     names["trainer"].train()
     assert model.classifier is names["head"]
     assert names["head"].mask.sum(1).tolist() == [4, 4, 4]
@@ -165,3 +165,54 @@ def test_frozen_features(capsys: pytest.CaptureFixture[str]) -> None:
     accuracy = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()}
     assert accuracy.keys() == {"sce identity", "sce edge-masked identity", "logistic-regression", "knn"}
     assert min(accuracy.values()) > 0.8
+
+
+def test_extend(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from unswayed import data, heads, losses, noise
+
+    names: dict[str, Any] = {}
+    try:
+        with torch.random.fork_rng():
+            for block in blocks("docs/extend.md"):
+                exec(compile(block, "docs/extend.md", "exec"), names)
+    finally:
+        for registry, name in (
+            (losses.losses, "power"),
+            (heads.heads, "cosine"),
+            (noise.noises, "towards-first"),
+            (data.sources, "tickets"),
+        ):
+            registry.remove(name)
+    assert float(capsys.readouterr().out) > 0.5
+
+
+def test_a_data_set_in_a_layout_of_its_own(tmp_path: Path) -> None:
+    from unswayed import data
+
+    (tmp_path / "billing.txt").write_text("too much\npaid twice\n" * 5)
+    (tmp_path / "network.txt").write_text("no signal\n" * 10)
+    names: dict[str, Any] = {}
+    (code,) = (block for block in blocks("docs/extend.md") if "def tickets" in block)
+    try:
+        exec(compile(code, "docs/extend.md", "exec"), names)
+        found = data.read(f"tickets:{tmp_path}")
+    finally:
+        data.sources.remove("tickets")
+    assert found.classes == ("billing", "network")
+    assert len(found.train) == 20
+
+
+def test_the_study_of_masks_says_what_its_runs_say() -> None:
+    from benchmarks.edge_masking.study import RESULTS
+    from benchmarks.edge_masking.table import effects, page, read
+
+    results = read(RESULTS)
+    assert (ROOT / "docs/edge-masking-results.md").read_text(encoding="utf-8") == page(results, 5)
+    std = [e for e in effects(results) if e.form == "std" and e.over_none.n >= 5]
+    gains, costs = sum(e.over_none.low > 0 for e in std), sum(e.over_none.high < 0 for e in std)
+    proven = sum(e.proven for e in std)
+    text = (ROOT / "docs/edge-masking.md").read_text(encoding="utf-8")
+    assert f"shown in {gains} cells of {len(std)}; shown to *cost* in {costs}" in text
+    assert f"in {proven} of the {len(std)} it also beats a random mask" in text

@@ -77,6 +77,18 @@ def test_pages_are_made_from_the_records() -> None:
     assert [name for name, text in made.items() if (PAGES / name).read_text(encoding="utf-8") != text] == [], do
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_every_methods_page_has_all_its_parts(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    parts = page.split("\n## ")
+    assert 2 <= len(parts[0].split("```")[0].strip().splitlines()[2:]) <= 7
+    titles = [part.splitlines()[0] for part in parts[1:]]
+    for title in ("When to use it", "When not to use it", "Source", "Formulas, and where they stand", "Measured here"):
+        assert title in titles, f"{name}.md has no part {title}"
+    assert record(name).gains in page
+    assert record(name).shortfall in page
+
+
 def test_show_prints_the_record() -> None:
     said = CliRunner().invoke(app, ["show", "mixup"])
     assert said.exit_code == 0

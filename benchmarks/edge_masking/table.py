@@ -102,6 +102,52 @@ def verdicts(results: dict[Group, dict[str, Seeds]], seeds: int = 5) -> str:
     return "\n".join(lines)
 
 
+def by_loss(results: dict[Group, dict[str, Seeds]], seeds: int = 5) -> str:
+    """Markdown: in how many settings the published mask, and what may replace it, are shown to gain and to lose."""
+    shown = ("std", "random", "dropout .5", "random .5 every 10", "tuned")
+    found: dict[tuple[str, str], dict[str, list[Effect]]] = defaultdict(lambda: defaultdict(list))
+    for effect in effects(results):
+        if effect.over_none.n >= seeds:
+            found[effect.group[2], effect.group[1]][effect.form].append(effect)
+    lines = [
+        "| head | loss | published mask | and better than its random mask | " + " | ".join(shown[1:]) + " |",
+        "|---" * (3 + len(shown)) + "|",
+    ]
+    for (head, loss), forms in sorted(found.items(), key=lambda item: (item[0][0] != "linear", item[0][1])):
+        told = [_counts(forms[name]) for name in shown]
+        proven = sum(effect.proven for effect in forms["std"])
+        lines.append(f"| {head} | {loss} | {told[0]} | {proven} | " + " | ".join(told[1:]) + " |")
+    return "\n".join(lines)
+
+
+def _counts(found: list[Effect]) -> str:
+    gains = sum(effect.over_none.low > 0 for effect in found)
+    costs = sum(effect.over_none.high < 0 for effect in found)
+    return f"+{gains} −{costs} of {len(found)}" if found else ""
+
+
+def proofs(results: dict[Group, dict[str, Seeds]], seeds: int = 5) -> str:
+    """Markdown: where the published mask is better than none and than its random mask, and what others do there."""
+    others = ("dropout .5", "random .5", "random .5 every 10", "tuned")
+    lines = [
+        "| setting | loss | head | over no mask | over its random mask | " + " | ".join(others) + " |",
+        "|---" * (5 + len(others)) + "|",
+    ]
+    for effect in effects(results):
+        if effect.form == "std" and effect.proven and effect.over_none.n >= seeds and effect.over_control is not None:
+            forms, group = results[effect.group], effect.group
+            against = [paired(forms[name], forms["std"]) if name in forms else None for name in others]
+            cells = [_points(found) if found is not None and found.n >= seeds else "" for found in against]
+            own = f"{_points(effect.over_none)} | {_points(effect.over_control)}"
+            lines.append(f"| {group[0]} | {group[1]} | {group[2]} | {own} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _points(difference: Interval) -> str:
+    text = f"{difference.mean:+.1f} ± {difference.half:.1f}".replace("-", "−")
+    return f"**{text}**" if difference.low > 0 or difference.high < 0 else text
+
+
 PAGE = """# Edge masking: all results
 
 Made from the runs in [results/edge_masking](../results/edge_masking) by
@@ -119,6 +165,13 @@ def page(results: dict[Group, dict[str, Seeds]], seeds: int) -> str:
         PAGE,
         f"## Form by form\n\nCells (setting and loss) with {seeds} paired seeds only.\n",
         verdicts(results, seeds),
+    ]
+    parts += [
+        "\n## Loss by loss\n\nIn how many cells a form is shown to gain (+) and to lose (−) against no mask.\n",
+        by_loss(results, seeds),
+        "\n## Where the published mask is better than none and than its random mask\n\nThe last columns: points of "
+        "others *over the published mask*, on the same seeds; empty where they were not run.\n",
+        proofs(results, seeds),
     ]
     for head in ("linear", "kan"):
         names = {"linear": "Linear heads", "kan": "Kolmogorov-Arnold heads (B-splines)"}

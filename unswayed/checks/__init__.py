@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from unswayed.checks.heads import HEAD
+from unswayed.checks.heads import HEAD, check_head
 from unswayed.checks.losses import LOSS, check_loss
 from unswayed.checks.methods import METHOD, check_method
 from unswayed.checks.noise import NOISE, check_noise
 
-__all__ = ["HEAD", "LOSS", "METHOD", "NOISE", "check_loss", "check_method", "check_noise"]
+__all__ = ["HEAD", "LOSS", "METHOD", "NOISE", "check_head", "check_loss", "check_method", "check_noise"]

@@ -273,3 +273,12 @@ HEAD: list[Check] = [
     check_scores,
     check_best_kept,
 ]
+
+
+def check_head(name: str) -> None:
+    """Run the whole contract on a registered head; the first broken rule raises an AssertionError that names it."""
+    for check in HEAD:
+        try:
+            check(name)
+        except Exception as error:
+            raise AssertionError(f"{name} breaks {check.__name__}: {error}") from error
