@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,16 +19,23 @@ from unswayed.bench.store import Store
 from unswayed.data.dataset import Dataset
 from unswayed.errors import UnswayedError
 from unswayed.experiment.arms import parse_arm
+from unswayed.experiment.automatic import settle
+from unswayed.experiment.config import Config
 from unswayed.experiment.run import build, train
-from unswayed.experiment.task import make_task
-from unswayed.machine import find_place
+from unswayed.experiment.task import Task, make_task
+from unswayed.machine import Place, find_place
+from unswayed.method import Method
+from unswayed.prediction import predict
 
-SAME, SIMILAR, MEASURED, UNKNOWN = (
+SAME, MEASURED, PLAIN, UNKNOWN = (
     "other seeds of this arm on this task",
-    "other arms on this task (methods of several networks or views differ)",
-    "a measured step of plain training x steps (methods of several networks or views take more)",
+    "short runs of the method on a few batches, by steps and rows",
+    "short runs of plain training, by steps (methods of several networks or views take more)",
     "not known",
 )
+BATCHES, MOST_BATCHES, EPOCHS = 4, 64, 4  # of a short run: enough for a warm-up and what follows it
+MOMENT = 0.2  # seconds
+PATIENCE = 60.0  # seconds for all short runs: methods that come later are taken for plain training
 
 
 @dataclass(frozen=True)
@@ -36,44 +46,66 @@ class Estimate:
     how: str
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What short runs show: seconds to begin, a step of an epoch (of every network and view), and a row looked at."""
+
+    begin: float
+    step: float
+    row: float
+    how: str
+
+
 def estimate(
     cells: Sequence[Cell], finished: Iterable[Cell], store: Store, root: Path | None, device: str = "auto"
 ) -> dict[str, Estimate]:
     """By key, what each of `cells` will cost; `finished` are cells of the grid whose seconds are known."""
     same: dict[tuple[str, str], list[float]] = {}
-    similar: dict[str, list[float]] = {}
     for cell in finished:
         seconds = float((store.result(cell) or {}).get("wall_seconds", math.nan))
         if math.isfinite(seconds):
             same.setdefault((cell.task, cell.arm), []).append(seconds)
-            similar.setdefault(cell.task, []).append(seconds)
-    measured: dict[tuple[Any, ...], float | str] = {}
-    found = {}
+    known: dict[tuple[Any, ...], Pace] = {}
+    until, found = time.monotonic() + PATIENCE, dict[str, Estimate]()
     for cell in cells:
         if (cell.task, cell.arm) in same:
             found[cell.key] = Estimate(fmean(same[cell.task, cell.arm]), SAME)
-        elif cell.task in similar:
-            found[cell.key] = Estimate(fmean(similar[cell.task]), SIMILAR)
         else:
-            found[cell.key] = _measured(cell, root, device, measured)
+            found[cell.key] = _measured(cell, root, device, known, until)
     return found
 
 
-def _measured(cell: Cell, root: Path | None, device: str, known: dict[tuple[Any, ...], float | str]) -> Estimate:
+def _measured(cell: Cell, root: Path | None, device: str, known: dict[tuple[Any, ...], Pace], until: float) -> Estimate:
     config, arm = cell.config, parse_arm(cell.config.arm)
-    parts = (config.data, repr(config.reader), config.encoder, config.batch, arm.body, arm.head, config.precision)
     try:
         dataset = read_once(config, root)
         rows = _rows(cell, dataset)
-        if parts not in known:
-            known[parts] = seconds_a_step(cell, dataset, device)
-        seconds = known[parts]
+        settings = config.training(dataset.kind, rows)
+        body = arm.body or config.encoder, repr(arm.settings.get("body"))
+        parts = (config.data, repr(config.reader), *body, settings.batch, arm.head, config.precision, config.compile)
+        own = (*parts, arm.method)
+        if own not in known and time.monotonic() < until:
+            with contextlib.suppress(Exception):  # a few batches may be too few for it
+                known[own] = pace(cell, dataset, device)
+        if own not in known and parts not in known:
+            known[parts] = pace(cell, dataset, device, plain=True)
     except (UnswayedError, OSError) as error:
         return Estimate(math.nan, f"{UNKNOWN}: {error}")
-    assert isinstance(seconds, float)
-    settings = config.training(dataset.kind, rows)
-    steps = math.ceil(rows / settings.batch) * settings.epochs * methods.get(arm.method).budget
-    return Estimate(seconds * steps, MEASURED)
+    found = known.get(own) or known[parts]
+    epochs = settings.epochs + _repair_epochs(cell, settings.epochs)
+    looks = rows + (settings.epochs + 1) * (0 if dataset.test is None else len(dataset.test))
+    budget = methods.get(arm.method).budget if found.how == PLAIN else 1.0
+    steps = math.ceil(rows / settings.batch) * epochs
+    return Estimate(found.begin + budget * found.step * steps + found.row * looks, found.how)
+
+
+def _repair_epochs(cell: Cell, epochs: int) -> float:
+    """Epochs of repair: in eight ways with the controls, and of training anew on the clean part."""
+    asked = cell.more.get("repair")
+    if asked is None:
+        return 0.0
+    controls = asked.get("controls", True)
+    return float(asked.get("epochs", 30) * (8 if controls else 2) + (epochs if controls else 0))
 
 
 def _rows(cell: Cell, dataset: Dataset) -> int:
@@ -82,21 +114,48 @@ def _rows(cell: Cell, dataset: Dataset) -> int:
     return round(rows * (1 - float(cell.more.get("hold_out_given", 0))))
 
 
-def seconds_a_step(cell: Cell, dataset: Dataset, device: str = "auto") -> float:
-    """Seconds of a step of plain training of the cell's network, with augmentation: the second of two short epochs."""
+def pace(cell: Cell, dataset: Dataset, device: str = "auto", *, plain: bool = False) -> Pace:
+    """Short runs of the cell's method (or of plain training): a longer less a shorter one is the pace.
+
+    On four batches, or up to 64 where those are gone in a moment, for what an epoch costs beside its steps would count
+    too much; the shorter of two runs counts. The machine is taken to be free.
+    """
+    task, chosen = _few(cell, dataset, BATCHES)
+    place = find_place(device, chosen.precision, compile=chosen.compile)
+    arm = parse_arm(chosen.arm)
+    if plain:
+        parts = {part: given for part, given in arm.settings.items() if part in ("head", "body")}
+        arm = replace(arm, method="plain", loss=None, settings=parts)
+
+    trained: list[Method] = []
+
+    def run(epochs: int) -> None:
+        trained.append(build(chosen, arm, task))
+        train(replace(chosen, epochs=epochs), trained[-1], task, place)
+
+    run(1)  # warms up
+    if _seconds(lambda: run(1), place) < MOMENT:
+        task, _ = _few(cell, dataset, MOST_BATCHES)
+    short, long = (min(_seconds(partial(run, epochs), place) for _ in range(2)) for epochs in (1, EPOCHS))
+    look = min(_seconds(lambda: predict(trained[-1], task.train.x, place=place), place) for _ in range(3))
+    a_row = look / len(task.train)
+    an_epoch = max(long - short, 0.1 * long) / (EPOCHS - 1)
+    steps = math.ceil(len(task.train) / chosen.training(dataset.kind, len(task.train)).batch)
+    return Pace(max(0.0, short - an_epoch), an_epoch / steps, a_row, PLAIN if plain else MEASURED)
+
+
+def _seconds(do: Callable[[], object], place: Place) -> float:
+    """How long it takes; on a CPU without the turns of other programs."""
+    start, spent = time.perf_counter(), time.process_time()
+    do()
+    wall, own = time.perf_counter() - start, time.process_time() - spent
+    return min(wall, own) if place.device.type == "cpu" else wall
+
+
+def _few(cell: Cell, dataset: Dataset, batches: int) -> tuple[Task, Config]:
+    """The cell's task on a few batches of rows, without test rows, and its configuration, "auto" settled."""
     batch = cell.config.training(dataset.kind, _rows(cell, dataset)).batch
-    changes: dict[str, Any] = {
-        "noise": None,
-        "rate": 0.0,
-        "imbalance": None,
-        "trusted": None,
-        "limit": 2 * batch,
-        "batch": batch,
-    }
-    few = replace(cell.config, **changes, epochs=2)
-    task, place = make_task(few, dataset), find_place(device, few.precision, compile=few.compile)
-    arm = parse_arm(few.arm)
-    parts = {part: given for part, given in arm.settings.items() if part in ("head", "body")}
-    method = build(few, replace(arm, method="plain", loss=None, settings=parts), task)
-    outcome = train(few, method, replace(task, test=None), place)
-    return outcome.records[-1].seconds / (outcome.steps / 2)
+    changes: dict[str, Any] = {"imbalance": None, "trusted": None, "analyse": False}
+    few = replace(cell.config, **changes, limit=batches * batch, batch=batch)
+    task = replace(make_task(few, dataset), test=None)
+    return task, settle(few, task)[0]

@@ -153,12 +153,13 @@ def _by_ray(work: Work, cells: list[Cell], jobs: int, settings: dict[str, Any], 
     begun = not ray.is_initialized()
     if begun:
         ray.init(include_dashboard=False, log_to_driver=False, **settings)
-    run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(Job(work, threads=max(1, int(cpus))).__call__)
+    run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run)
+    job = Job(work, threads=max(1, int(cpus)))
     waiting, under_way = iter(cells), dict[Any, Cell]()
     try:
         while True:
             while len(under_way) < jobs and (cell := next(waiting, None)) is not None:
-                under_way[run.remote(cell)] = cell
+                under_way[run.remote(job, cell)] = cell
             if not under_way:
                 return
             (done, *_), _rest = ray.wait(list(under_way), num_returns=1)
@@ -173,6 +174,10 @@ def _by_ray(work: Work, cells: list[Cell], jobs: int, settings: dict[str, Any], 
             ray.cancel(task)
         if begun:
             ray.shutdown()
+
+
+def _run(job: Job, cell: Cell) -> Said:
+    return job(cell)
 
 
 # ------------------------------------------------------------------------------------------------ Slurm
