@@ -17,7 +17,7 @@ from unswayed.data import files
 from unswayed.engine import Settings, fit
 from unswayed.experiment.workers import Tell, work_side_by_side
 from unswayed.machine import Place, find_place
-from unswayed.method import Info, Method
+from unswayed.method import Data, Info, Method
 from unswayed.methods.co_teaching import CoTeaching
 from unswayed.methods.plain import Plain
 from unswayed.settings import make_optimizer
@@ -107,6 +107,20 @@ def test_compile_is_told_only_where_it_is_asked_for() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ layout
+
+
+@pytest.mark.parametrize(("precision", "last"), [("fp32", False), ("bf16", True)])
+def test_weights_lie_channels_last_in_half_precision(precision: str, last: bool) -> None:
+    def make_net() -> nets.Net:
+        body = nets.create_body("cnn-small", kind="image", shape=(3, 8, 8), widths=4, features=8)
+        return nets.Net(body, nn.Linear(8, 3))
+
+    method = Plain(make_net, Info(20, 3))
+    x = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    fit(method, Data.of(x, torch.arange(20) % 3), epochs=1, batch=10, place=find_place("cpu", precision))
+    weight = method.get_parameter("net.body.layers.pyramid.0.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) == last
+    assert weight.is_contiguous() != last
 
 
 def test_the_optimisers_memory_comes_back_in_the_order_of_the_weights() -> None:
