@@ -5,8 +5,8 @@ soon as it is done, and a cell that has a line is not run again. All forms of a 
 batches and the start of the body. The last epoch counts; true labels only score.
 
 On two cores, all that docs/edge-masking.md shows:   --jobs 2
-On a GPU, the published protocol:                    --settings 'anl *' --forms none std drawn --seeds 3 --jobs 8
-                                                     and the same with --head kan
+On a GPU, the published protocol:                    python -m benchmarks.gpu run (its masks are the suite sem's)
+  and forms that the suite lacks:                    --settings 'anl *' --forms none drawn --seeds 3 --jobs 8
 Does it run at all (seconds, results kept apart):    --tiny --out /somewhere
 """
 
