@@ -20,6 +20,8 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)(?=(?:#[^)\s]*)?\))")
 AS_THEY_ARE = {".json", ".jsonl", ".svg", ".png", ".yaml", ".toml"}
 SOURCE = {".py": "python", ".sh": "bash"}
+ROW = re.compile(r"^\|.*\|$", flags=re.MULTILINE)
+CODE = re.compile(r"`[^`]+`")
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
@@ -30,7 +32,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to beside docs/, and what these pages link to in turn."""
+    """Add the mark, what pages link to beside docs/, and what these pages link to in turn."""
+    files.append(File.generated(config, "mark.svg", abs_src_path=str(ROOT / "unswayed" / "review" / "mark.svg")))
     todo = [DOCS / file.src_uri for file in files.documentation_pages()]
     while todo:
         source = todo.pop()
@@ -47,7 +50,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, /, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to files of the repository go to where they lie in the site."""
+    """Links to files of the repository go to where they lie in the site; bars in code in tables need no backslash."""
+    markdown = ROW.sub(lambda row: CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0]), markdown)
     here = _source(page.file)
     if here is None:
         return markdown
