@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unswayed.data.scattered import ScatteredRows, place_in_file
 from unswayed.errors import UnswayedError
 
 
@@ -66,30 +67,27 @@ class TensorColumn(Column):
 
 
 class ArrayColumn(Column):
-    """Rows of a NumPy array, typically memory-mapped: only the rows asked for are read."""
+    """Rows of a NumPy array, typically memory-mapped: only the rows asked for are read, all of them at once."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.shape = values, tuple(values.shape[1:])
         self.dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
+        self._scattered: ScatteredRows | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the place in the file, not the contents: the mapped array may be a view of it."""
-        whole = self.values
-        while isinstance(whole, np.memmap) and isinstance(whole.base, np.ndarray):
-            whole = whole.base
-        if not isinstance(whole, np.memmap) or not whole.filename:
-            return ArrayColumn, (self.values,)
-        start = whole.offset + self.values.ctypes.data - whole.ctypes.data
-        place = (start, self.values.shape, self.values.strides, self.values.dtype)
-        return _reopen, (str(whole.filename), *place)
+        place = place_in_file(self.values)
+        return (ArrayColumn, (self.values,)) if place is None else (_reopen, place)
 
     def rows(self, at: Tensor) -> Tensor:
         """The rows numbered `at`, read in the order of the file: [B] -> [B, *shape]."""
+        if self._scattered is None:
+            self._scattered = ScatteredRows(self.values)
         order = at.cpu().argsort()
-        read = np.ascontiguousarray(self.values[at.cpu()[order].numpy()])
+        read = np.ascontiguousarray(self._scattered.read(at.cpu()[order].numpy()))
         return torch.from_numpy(read)[order.argsort()]
 
 

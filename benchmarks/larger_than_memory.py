@@ -1,0 +1,200 @@
+"""A data set on disk that is larger than memory may be, trained on by the ordinary engine: memory, and speed.
+
+    OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py [--gigabytes 20] [--folder FOLDER] [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py --gigabytes .05 --rounds 1 --out FILE     # a try
+
+It makes up uint8 pictures of 32 x 32 (by the package's own store, as a stream), and forbids itself more than 4 GiB of
+memory (RLIMIT_DATA: all that is not mapped from a file). Then it trains on rows drawn from anywhere in the file, after
+the system was told to forget the file's pages, and on the same rows held in memory: in turns, each round with rows of
+its own. The order is a permutation of all rows, as in memory, so that there is no shuffling to be judged. At last one
+epoch over the whole file. The data are deleted at the end. Result: results/larger_than_memory.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unswayed import nets
+from unswayed.data.columns import ArrayColumn, TensorColumn
+from unswayed.data.store import Job, prepare
+from unswayed.engine import fit
+from unswayed.machine import Place, describe, versions
+from unswayed.method import Data, Info
+from unswayed.methods.plain import Plain
+from unswayed.writing import write_json
+
+SHAPE, CLASSES, CHUNK, LIMIT = (3, 32, 32), 10, 4096, 4 * 2**30
+NETS: dict[str, dict[str, Any]] = {  # rows of a round: a minute or less on two cores
+    "mlp": {"body": "mlp", "settings": {"widths": 32}, "rows": 60_000, "batch": 512, "precision": "fp32"},
+    "cnn-small": {"body": "cnn-small", "settings": {}, "rows": 4_000, "batch": 128, "precision": "fp32"},
+    "cnn8": {"body": "cnn8", "settings": {}, "rows": 384, "batch": 128, "precision": "bf16"},
+}
+
+
+def labels_of(rows: int) -> Tensor:
+    """The label of every row, by chance."""
+    return torch.randint(CLASSES, (rows,), generator=torch.Generator().manual_seed(1))
+
+
+def make_up(folder: Path, rows: int) -> None:
+    """Put pictures [rows, 3, 32, 32] on disk: a pattern of the class under noise; the same bytes each time."""
+    patterns = np.random.default_rng(0).integers(0, 128, (CLASSES, *SHAPE), dtype=np.uint8)
+    labels = labels_of(rows).numpy()
+
+    def chunks(notes: dict[str, Any]) -> Iterator[np.ndarray]:
+        for start in range(0, rows, CHUNK):
+            y = labels[start : start + CHUNK]
+            noise = np.random.default_rng((2, start)).integers(0, 128, (len(y), *SHAPE), dtype=np.uint8)
+            yield noise + patterns[y]
+
+    prepare(chunks, (rows, *SHAPE), np.dtype(np.uint8), key="made-up", job=Job(folder, memory=0))
+
+
+def forget(file: Path) -> float:
+    """Ask the system to drop the file's pages from memory -> the share of it that stayed (by a sample)."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
+    return cached(file)
+
+
+def cached(file: Path) -> float:
+    """The share of the file's pages that lie in memory, by asking mincore of all."""
+    import ctypes
+    import mmap
+
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        size = len(mapped)
+        found = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), found):
+            raise OSError(ctypes.get_errno(), "mincore")
+        return float((np.frombuffer(found, np.uint8) & 1).mean())
+
+
+class Memory:
+    """Watches what this process holds: the peak of anonymous memory, and of all that is resident, in bytes."""
+
+    def __init__(self) -> None:
+        self.anonymous, self.resident = 0, 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.05):
+            found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            self.anonymous = max(self.anonymous, int(found["RssAnon"].split()[0]) * 1024)
+            self.resident = max(self.resident, int(found["VmHWM"].split()[0]) * 1024)
+
+    def stop(self) -> dict[str, int]:
+        self._end.set()
+        self._thread.join()
+        return {"anonymous_peak_bytes": self.anonymous, "resident_peak_bytes": self.resident, "limit_bytes": LIMIT}
+
+
+def train(data: Data, samples: int, about: dict[str, Any]) -> float:
+    """One epoch of plain training -> rows a second."""
+    torch.manual_seed(0)
+
+    def make_net() -> nn.Module:
+        body = nets.create_body(about["body"], kind="image", shape=SHAPE, **about["settings"])
+        return nets.Net(body, nn.Linear(body.features, CLASSES))
+
+    place = Place(torch.device("cpu"), about["precision"])
+    outcome = fit(Plain(make_net, Info(samples, CLASSES)), data, epochs=1, batch=about["batch"], place=place)
+    return outcome.samples / outcome.seconds
+
+
+def compare(name: str, about: dict[str, Any], file: Path, labels: Tensor, rounds: int) -> dict[str, Any]:
+    """Rows a second from the cold file and from memory, in turns."""
+    found: dict[str, list[float]] = {"disk": [], "memory": [], "cached_before": []}
+    count = min(about["rows"], len(labels) // 2)
+    for number in range(rounds):
+        at = torch.randperm(len(labels), generator=torch.Generator().manual_seed(100 + number))[:count].sort().values
+        for way in ("disk", "memory") if number % 2 else ("memory", "disk"):
+            part = opened(file, labels).rows(at)
+            if way == "memory":
+                part = part.replace(x=TensorColumn(part.x.rows(torch.arange(count))))
+            else:
+                found["cached_before"].append(forget(file))
+            found[way].append(train(part, len(labels), about))
+            del part  # what is mapped cannot be forgotten
+    ratios = [disk / memory for disk, memory in zip(found["disk"], found["memory"], strict=True)]
+    print(f"{name}: {statistics.median(found['disk']):,.0f} of {statistics.median(found['memory']):,.0f} rows a second")
+    return {**about, "rows": count, **found, "ratios": ratios, "ratio": statistics.median(ratios)}
+
+
+def opened(file: Path, labels: Tensor) -> Data:
+    """The rows of the file and their labels, mapped anew."""
+    return Data.of(ArrayColumn(np.load(file, mmap_mode="r", allow_pickle=False)), labels)
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[Memory]:
+    """No more than `LIMIT` bytes that are not mapped from a file."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, before[1]))
+    memory = Memory()
+    try:
+        yield memory
+    finally:
+        memory.stop()
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=20)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("results/larger_than_memory.json"))
+    asked = parser.parse_args()
+    rows = int(asked.gigabytes * 1e9 / np.prod(SHAPE))
+    folder = Path(tempfile.mkdtemp(prefix="unswayed-", dir=asked.folder))
+    try:
+        clock = time.monotonic()
+        make_up(folder, rows)
+        made, (file,), labels = time.monotonic() - clock, folder.rglob("rows.npy"), labels_of(rows)
+        with limited() as memory:
+            results = {name: compare(name, about, file, labels, asked.rounds) for name, about in NETS.items()}
+            epoch = {"rows": rows, "cached_before": forget(file)}
+            epoch |= {"rows_a_second": train(opened(file, labels), rows, NETS["mlp"]), "cached_after": cached(file)}
+            held = memory.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = {
+        "data": {"gigabytes": asked.gigabytes, "rows": rows, "shape": SHAPE, "seconds_to_make": made},
+        "memory": held,
+        "nets": results,
+        "whole_epoch": epoch,
+        "goal": {"ratio": 0.8, "bytes": LIMIT},
+        "versions": versions(),
+        "machine": describe(),
+    }
+    write_json(asked.out, found)
+    print(json.dumps({"memory": held, "whole_epoch": epoch, "ratio": {k: v["ratio"] for k, v in results.items()}}))
+
+
+if __name__ == "__main__":
+    main()
