@@ -188,6 +188,18 @@ def show(found: dict[str, Any]) -> None:
     Console(width=120).print(table)
 
 
+def markdown(found: dict[str, Any]) -> str:
+    """The same as a table of Markdown: a row for each body and for what ran on it."""
+    lines = ["| body | what | pictures a second | times by hand | times by hand, bf16 | share of the floor |"]
+    lines.append("|---" * 6 + "|")
+    for body, arms in found["bodies"].items():
+        for name, told in arms.items():
+            keys = ("times the loop by hand", "times the loop by hand in bf16", "share of the floor")
+            cells = [f"{told[key]:.2f}" if key in told else "" for key in keys]
+            lines.append(f"| {body} | {name} | {told['pictures a second']:.1f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bodies", nargs="*", default=list(BODIES))
@@ -202,6 +214,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="of the DataLoader; default 0, on a GPU 8")
     parser.add_argument("--tiny", action="store_true", help="rates from small products: does it run?")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="measure nothing: print this file of results as Markdown")
     options = parser.parse_args(words)
     options.workers = (8 if options.device.startswith("cuda") else 0) if options.workers is None else options.workers
     return options
@@ -209,8 +222,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> dict[str, Any]:
     options = parse(words)
+    if options.table:
+        print(markdown(found := json.loads(options.table.read_text(encoding="utf-8"))))
+        return dict(found)
     torch.set_num_threads(options.threads)
-    config = {name: value for name, value in vars(options).items() if name != "out"}
+    config = {name: value for name, value in vars(options).items() if name not in ("out", "table")}
     about = {**describe(), **versions(), **config, "clock": make_clock(options).__name__, "seed": 0}
 
     def save(found: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from unswayed.machine import Place, find_place
 from unswayed.method import Data, Info, Method
 from unswayed.methods.co_teaching import CoTeaching
 from unswayed.methods.plain import Plain
-from unswayed.settings import make_optimizer
+from unswayed.settings import FusedSGD, make_optimizer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
@@ -137,6 +137,22 @@ def test_the_optimisers_memory_comes_back_in_the_order_of_the_weights() -> None:
     assert momentum.stride() == net.weight.stride()
     assert torch.equal(momentum, first.state[net.weight]["momentum_buffer"])
     assert second.param_groups[0]["fused"] is None
+
+
+def test_fused_steps_take_weights_that_begin_to_learn_later() -> None:
+    def learn(kind: type[torch.optim.SGD], **how: Any) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
+        optimizer = kind([p for net in nets for p in net.parameters()], lr=0.1, momentum=0.9, weight_decay=0.01, **how)
+        for learners in (nets[:1], nets, nets[1:], nets):
+            optimizer.zero_grad()
+            for net in learners:
+                net(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+        return [p.detach() for net in nets for p in net.parameters()]
+
+    for one, other in zip(learn(torch.optim.SGD), learn(FusedSGD, fused=True), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # ------------------------------------------------------------------------------------------------ several GPUs

@@ -52,7 +52,23 @@ def make_optimizer(method: nn.Module, settings: Settings, stage: Stage | None = 
     fused: dict[str, Any] = {"fused": True} if _fuses(method) else {}
     if settings.optimizer == "adamw":
         return _AdamW(groups, lr=lr, weight_decay=decay, **fused)
-    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=decay, **fused)
+    kind = FusedSGD if fused else torch.optim.SGD
+    return kind(groups, lr=lr, momentum=settings.momentum, weight_decay=decay, **fused)
+
+
+class FusedSGD(torch.optim.SGD):
+    """SGD whose one kernel takes weights that already have a momentum together with some that have none yet.
+
+    PyTorch's takes either. Networks begin to learn at different stages of a plan; a momentum of zeros is the same.
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        """One step."""
+        for group in self.param_groups:
+            for p in group["params"] if group["momentum"] else ():
+                if p.grad is not None and self.state[p].get("momentum_buffer") is None:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return super().step(closure)
 
 
 def _fuses(method: nn.Module) -> bool:

@@ -43,7 +43,8 @@ class Fast:
 
     def __enter__(self) -> Self:
         if self._tuned:
-            self._open.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False))
+            self._open.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+            torch.backends.cudnn.benchmark = True
         if self._bodies:
             import torch._dynamo.config as dynamo
 
