@@ -47,7 +47,7 @@ def tiny(**changes: Any) -> Suite:
 def run(suite: Suite, folder: Path, jobs: int = 1, **how: Any) -> list[News]:
     heard: list[News] = []
     run_suite(suite, Store(folder), How(jobs=jobs, device="cpu", **how), heard.append)
-    return [news for news in heard if news.what != "epoch"]
+    return [news for news in heard if news.what not in ("epoch", "reading")]
 
 
 def results_of(suite: Suite, folder: Path) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def test_a_killed_worker_loses_its_cell_alone(tmp_path: Path) -> None:
 
     run_suite(suite, store, How(jobs=2, device="cpu", save_seconds=0.0), listen)
     assert killed
-    ends = {news.cell.arm: news for news in heard if news.what != "epoch"}
+    ends = {news.cell.arm: news for news in heard if news.what not in ("epoch", "reading")}
     assert {arm: news.what for arm, news in ends.items()} == {
         "long": "failed", "plain": "done", "gce": "done", "sce": "done",
     }  # fmt: skip
@@ -257,7 +257,7 @@ def noisy_wine(truth_seed: int | None = None, test_seed: int | None = None) -> D
 
 
 def choices_and_models(monkeypatch: pytest.MonkeyPatch, folder: Path, dataset: Dataset) -> tuple[Any, Any, Any]:
-    monkeypatch.setattr(work, "read_once", lambda config, root: dataset)
+    monkeypatch.setattr(work, "read_once", lambda config, root, progress: dataset)
     suite, store = tiny(**TUNED), Store(folder)
     assert {news.what for news in run(suite, folder)} == {"done"}
     grid = list(entries(suite))

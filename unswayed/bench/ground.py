@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -20,10 +20,14 @@ from unswayed.experiment.task import Task, hold_out, make_task, read_data
 from unswayed.noise.inputs import spoil_inputs
 
 ROOT = "{root}"
+KEPT = 3  # data sets in memory
+Progress = Callable[[str, int, int], None]
+"""What is being done, how much of it, out of how much."""
+_kept: dict[str, Dataset] = {}
 _TRIAL, _INPUTS = 6, 7  # what a seed is used for (0 to 5: the task and the run)
 
 
-def read_once(config: Config, root: Path | None) -> Dataset:
+def read_once(config: Config, root: Path | None, progress: Progress | None = None) -> Dataset:
     """The data of a cell; those of the last few cells of this process are still there."""
     asked = {
         "data": _placed(config.data, root),
@@ -31,12 +35,12 @@ def read_once(config: Config, root: Path | None) -> Dataset:
         "encoder": config.encoder,
         "features": [_placed(file, root) for file in config.features],
     }
-    return _read(json.dumps(asked, sort_keys=True))
-
-
-@lru_cache(maxsize=3)
-def _read(asked: str) -> Dataset:
-    return read_data(Config(**json.loads(asked)))
+    name = json.dumps(asked, sort_keys=True)
+    if name not in _kept:
+        while len(_kept) >= KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[name] = read_data(Config(**json.loads(name)), progress)
+    return _kept[name]
 
 
 def _placed(path: str, root: Path | None) -> str:

@@ -24,12 +24,12 @@ from unswayed.experiment.workers import LostWorkerError, Tell, work_side_by_side
 
 @dataclass(frozen=True)
 class News:
-    """What becomes of a cell: an epoch is over, it is done, it failed, or another process works on it."""
+    """What becomes of a cell: data are read, an epoch is over, it ended somehow, or another process works on it."""
 
     cell: Cell
-    what: Literal["epoch", "done", "failed", "stopped", "taken"]
+    what: Literal["reading", "epoch", "done", "failed", "stopped", "taken"]
     words: str = ""
-    done: float = 0.0  # share of its epochs
+    done: float = 0.0  # share of its epochs, or of what is read
 
 
 Listener = Callable[[News], None]
@@ -67,6 +67,9 @@ class Work:
                 def watch(record: Record) -> None:
                     tell(News(cell, "epoch", done=(record.epoch + 1) / max(1, record.epochs)))
 
+                def read(what: str, done: int, total: int) -> None:
+                    tell(News(cell, "reading", what, done / max(1, total)))
+
                 result = run_cell(
                     cell,
                     root=how.root,
@@ -74,6 +77,7 @@ class Work:
                     device=how.device,
                     save_seconds=how.save_seconds,
                     watch=[watch],
+                    progress=read,
                 )
                 store.finish(cell, result)
             tell(News(cell, "done", in_words(store.result(cell) or {})))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unswayed.bench.grid import Cell
-from unswayed.bench.ground import make_ground, read_once
+from unswayed.bench.ground import Progress, make_ground, read_once
 from unswayed.bench.memory import forget_peak, peak
 from unswayed.bench.repairing import repair_cell
 from unswayed.engine import Outcome, Record, Watcher
@@ -36,13 +36,20 @@ SCHEMA = 1
 
 
 def run_cell(
-    cell: Cell, *, root: Path | None, side: Path | None, device: str, save_seconds: float, watch: Sequence[Watcher] = ()
+    cell: Cell,
+    *,
+    root: Path | None,
+    side: Path | None,
+    device: str,
+    save_seconds: float,
+    watch: Sequence[Watcher] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run one cell and tell what came of it; it goes on from the checkpoint in `side`, if there is one."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock, place = time.monotonic(), find_place(device, cell.config.precision, compile=cell.config.compile)
     held = forget_peak(place)
-    dataset = read_once(cell.config, root)
+    dataset = read_once(cell.config, root, progress)
     task, bad = make_ground(cell, dataset)
     chosen, advice = settle(cell.config, task)
     trained = _train(chosen, task, place, side=side, save_seconds=save_seconds, watch=watch)

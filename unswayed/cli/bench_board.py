@@ -19,6 +19,7 @@ class Board:
     def __init__(self, console: Console, cells: int, done: int) -> None:
         self.console, self.cells, self.done = console, cells, done
         self.under_way: dict[str, float] = {}
+        self.read: set[tuple[str, str]] = set()
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
@@ -35,6 +36,13 @@ class Board:
     def __call__(self, news: News) -> None:
         """Take note of what becomes of a cell."""
         cell = news.cell
+        if news.what == "reading":
+            if (cell.task, news.words) not in self.read:  # it may take minutes, and is done once
+                self.read.add((cell.task, news.words))
+                self.console.print(f"  {escape(f'{cell.task}: {news.words}')} ...", highlight=False, style="dim")
+            self.bar.update(self.task, description=f"{news.words} {100 * news.done:.0f} %")
+            return
+        self.bar.update(self.task, description="cells")
         if news.what == "epoch":
             self.under_way[cell.key] = news.done
         else:

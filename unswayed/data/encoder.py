@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from unswayed.data.features import with_rows
 from unswayed.data.patches import patch_features
 from unswayed.data.store import cache_folder, content_key
 from unswayed.errors import UnswayedError
-from unswayed.writing import replacing
+from unswayed.writing import explain, replacing
 
 Encoder = Callable[[Any], Any]
 Progress = Callable[[int, int], None]
@@ -149,11 +150,21 @@ def _patch_features(dataset: Dataset, cache: str | Path | None, progress: Any) -
     folder, key = cache_folder(cache) / "encoded", content_key("patches", 1, *map(fingerprint, parts))
     places = [folder / f"{key}-{number}.npy" for number in range(len(parts))]
     if not all(place.exists() for place in places):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock"):  # of several processes one encodes, and the others wait for it
+                _keep_patches(parts, places, progress)
+        except OSError as error:
+            raise explain(error, folder) from error
+    return [torch.from_numpy(np.load(place, allow_pickle=False)) for place in places]
+
+
+def _keep_patches(parts: list[Column], places: list[Path], progress: Any) -> None:
+    if not all(place.exists() for place in places):
         tell = None if progress is None else lambda done, total: progress("encoding patches", done, total)
         for place, features in zip(places, patch_features(*parts, tell=tell), strict=False):
             if features is not None:
                 _keep(features, place)
-    return [torch.from_numpy(np.load(place, allow_pickle=False)) for place in places]
 
 
 def fingerprint(column: Column) -> str:
