@@ -82,14 +82,14 @@ def cached(file: Path) -> float:
     import ctypes
     import mmap
 
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
-        size = len(mapped)
-        found = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), found):
-            raise OSError(ctypes.get_errno(), "mincore")
-        return float((np.frombuffer(found, np.uint8) & 1).mean())
+    mapped = np.memmap(file, np.uint8, "r")
+    found = np.zeros(-(-len(mapped) // mmap.PAGESIZE), np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mincore(
+        ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(len(mapped)), ctypes.c_void_p(found.ctypes.data)
+    ):
+        raise OSError(ctypes.get_errno(), "mincore")
+    return float((found & 1).mean())
 
 
 class Memory:
@@ -141,7 +141,8 @@ def compare(name: str, about: dict[str, Any], file: Path, labels: Tensor, rounds
             found[way].append(train(part, len(labels), about))
             del part  # what is mapped cannot be forgotten
     ratios = [disk / memory for disk, memory in zip(found["disk"], found["memory"], strict=True)]
-    print(f"{name}: {statistics.median(found['disk']):,.0f} of {statistics.median(found['memory']):,.0f} rows a second")
+    disk, memory = statistics.median(found["disk"]), statistics.median(found["memory"])
+    print(f"{name}: {disk:,.0f} of {memory:,.0f} rows a second", flush=True)
     return {**about, "rows": count, **found, "ratios": ratios, "ratio": statistics.median(ratios)}
 
 

@@ -105,9 +105,17 @@ dist.destroy_process_group()
 """
 
 
-def launch(world: int, *words: str, seconds: int = 240) -> subprocess.CompletedProcess[str]:
-    """Start a script or a module in `world` processes, as `torchrun` does."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", "--standalone", *words]
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node")
+# With --cpu, Accelerate starts one process whatever is asked for.
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_machines=1", "--mixed_precision=no",
+              "--dynamo_backend=no", "--num_processes")  # fmt: skip
+
+
+def launch(
+    world: int, *words: str, by: tuple[str, ...] = TORCHRUN, seconds: int = 240
+) -> subprocess.CompletedProcess[str]:
+    """Start a script or a module in `world` processes."""
+    command = [sys.executable, "-m", *by, str(world), *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=seconds)
     assert done.returncode == 0, done.stderr[-8000:]
@@ -116,15 +124,33 @@ def launch(world: int, *words: str, seconds: int = 240) -> subprocess.CompletedP
 
 @pytest.mark.slow
 def test_only_the_first_process_of_the_command_line_speaks_and_writes(tmp_path: Path) -> None:
-    words = ["-m", "unswayed", "train", "wine", "-a", "plain", "--epochs", "3", "--save-seconds", "0"]
+    words = [
+        "-m",
+        "unswayed",
+        "train",
+        "wine",
+        "-a",
+        "plain",
+        "--epochs",
+        "3",
+        "--save-seconds",
+        "0",
+        "--device",
+        "cpu",
+    ]
     done = launch(2, *words, "--out", str(tmp_path))
     assert done.stdout.count("Report:") == 1
     assert done.stderr.count("rows to train") == 1
     folder = tmp_path / "plain" / "seed-0"
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
     assert json.loads((folder / "result.json").read_text())["cost"]["samples"] == 3 * 142
-    again = launch(2, *words, "--out", str(tmp_path), "--fresh", "--json")
+    before = checkpoint.read_state(folder / "checkpoint.safetensors")[0]
+    again = launch(2, *words, "--out", str(tmp_path), "--fresh", "--json", "--shard", by=ACCELERATE)
     assert json.loads(again.stdout)[0]["runs"][0]["seed"] == 0
+    sharded = checkpoint.read_state(folder / "checkpoint.safetensors")[0]
+    assert before.keys() == sharded.keys(), "checkpoints are whole, and have the names of any other"
+    for name, value in before.items():
+        torch.testing.assert_close(sharded[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
