@@ -36,16 +36,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "mark.svg", abs_src_path=str(ROOT / "unswayed" / "review" / "mark.svg")))
     todo = [DOCS / file.src_uri for file in files.documentation_pages()]
     while todo:
-        source = todo.pop()
-        for target in {_target(source, link) for link in LINK.findall(source.read_text(encoding="utf-8"))} - {None}:
-            if target.is_relative_to(DOCS) or not target.exists() or files.get_file_from_path(_place(target)):
-                continue
-            files.append(_file(target, config))
-            todo += [target] if target.suffix == ".md" else []
-            if target.is_dir():
-                files_of = [f for f in sorted(target.iterdir()) if f.suffix in AS_THEY_ARE]
-                for file in (f for f in files_of if not files.get_file_from_path(_place(f))):
-                    files.append(_file(file, config))
+        for target in _beside(todo.pop()):
+            inside = (
+                [file for file in sorted(target.iterdir()) if file.suffix in AS_THEY_ARE] if target.is_dir() else []
+            )
+            for found in (target, *inside):
+                if files.get_file_from_path(_place(found)) is None:
+                    files.append(_file(found, config))
+                    todo += [found] if found.suffix == ".md" else []
     return files
 
 
@@ -73,11 +71,17 @@ def _spread(entries: Any) -> Any:
     found: list[Any] = []
     for entry in entries:
         if isinstance(entry, str) and entry.endswith("/*"):
-            pages = sorted((DOCS / entry[:-2]).glob("*.md"))
-            found += [{p.stem: f"{entry[:-1]}{p.name}"} for p in pages if p.stem not in ("README", "index")]
+            pages = [f"{entry[:-1]}{page.name}" for page in sorted((DOCS / entry[:-2]).glob("*.md"))]
+            found += [{Path(page).stem: page} for page in pages if page not in entries]
         else:
             found.append(_spread(entry))
     return found
+
+
+def _beside(page: Path) -> list[Path]:
+    """What a page links to in the repository, but not in docs/."""
+    targets = {_target(page, link) for link in LINK.findall(page.read_text(encoding="utf-8"))}
+    return sorted(found for found in targets if found and found.exists() and not found.is_relative_to(DOCS))
 
 
 def _target(source: Path, link: str) -> Path | None:
