@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import random
 import re
@@ -14,12 +15,14 @@ import pytest
 from rich.console import Console
 
 from unswayed.bench import Results, entries, make_suite, tables, write
-from unswayed.bench.export import as_plain
+from unswayed.bench.export import aggregated, as_plain, markdown
 from unswayed.bench.grid import Entry
 from unswayed.bench.page import render
 from unswayed.bench.results import Failure, Score
 from unswayed.bench.tuning import choose
 
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "bench"
 GAINS = {"plain": 0.0, "gce": 0.08, "nce+agce": 0.10, "anl-ce(alpha=<b>&)": -0.01, "co-teaching": 0.05}
 SUITE: dict[str, Any] = {
     "about": "Made up <script>alert(1)</script>, to see what it looks like.",
@@ -113,6 +116,31 @@ def test_the_table_says_what_the_page_says() -> None:
     assert len(plain["runs"]) == len(made.scores)
     assert {one["arm"] for one in plain["masking"]} == {f"{arm} edge-masked" for arm in GAINS}
     assert all(math.isfinite(one["difference"]) for one in plain["published"])
+
+
+def test_what_is_kept_is_small_and_tells_where_it_is_from() -> None:
+    made = made_up()
+    kept = json.loads(json.dumps(aggregated(made), allow_nan=False))
+    assert kept["config"]["tasks"][0]["fields"]["rate"] == 0.2
+    assert (kept["seeds"], kept["missing"], kept["runs"]) == ([0, 1, 2, 3, 4], 1, len(made.scores))
+    assert (kept["versions"], kept["machines"]) == (list(made.versions), list(made.machines))
+    assert len(kept["accuracies"]) == len(made.table)
+    (whole,) = [one for one in kept["arms"] if one["arm"] == "gce"]
+    assert whole["gain"]["verdict"] == "better"
+    assert sum(map(len, whole["tasks"].values())) == len(made.tasks)
+    lines = markdown(kept).splitlines()
+    assert len(lines) == 2 + len(made.arms)
+    assert lines[2].startswith("| `plain` | ")
+    assert "| control | – |" in lines[2]
+    assert "no difference shown" in markdown(kept)
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_the_tables_in_the_docs_are_those_of_the_files(file: Path) -> None:
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["missing"] == 0
+    assert kept["machines"]
+    assert markdown(kept) in (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -91,6 +91,11 @@ def bench(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON.", rich_help_panel=RUNNING)
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write the results without single runs to this JSON file, small enough to be kept.",
+                     rich_help_panel=RUNNING),
+    ] = None,
 ) -> None:  # fmt: skip
     """Run a grid of tasks x arms x seeds, and report it: table, statistics, one page.
 
@@ -99,6 +104,7 @@ def bench(
     """
     from unswayed.bench import Store, read_results, read_suite
     from unswayed.bench.records import remember
+    from unswayed.writing import write_json
 
     if suite is None:
         _list_suites()
@@ -113,6 +119,10 @@ def bench(
         _run(chosen, store, _how(jobs, root, device, save_seconds, on, on_set), quiet=as_json)
     remember(chosen, out)
     results = read_results(chosen, store)
+    if export is not None:
+        from unswayed.bench.export import aggregated
+
+        write_json(export, aggregated(results))
     page = out / f"{chosen.name}.html"
     _report(results, page, as_json=as_json)
     if results.failures:
