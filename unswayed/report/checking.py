@@ -12,6 +12,7 @@ from unswayed.report.results import Run, Section
 from unswayed.report.statistics import interval
 from unswayed.report.summary import score
 
+FEWEST = 5  # rows of a bin that is drawn
 _RISING = f"M0 {SIDE}L{SIDE} 0"  # what is so is what is said; or rows in no order
 
 
@@ -42,7 +43,7 @@ def checking(section: Section) -> Checking:
         section,
         "Reliability of suspicion",
         "Share of labels that are wrong, where the suspicion is so high. On the straight line it can be taken at its "
-        "word; above it, it is too low.",
+        "word; above it, it is too low. Bins of fewer than five rows are left out.",
         "Suspicion, %",
         lambda run: _by_bin(run.evidence.labels),
     )
@@ -59,8 +60,9 @@ def checking(section: Section) -> Checking:
 
 
 def _by_bin(found: Reliability | None) -> Mapping[int, float]:
-    """What is so in each bin, at the bin's middle in percent."""
-    return {} if found is None else {round(100 * (b.number + 0.5) / BINS): b.so for b in found.bins}
+    """What is so in each bin, at the bin's middle in percent; a share of a few rows says nothing and is left out."""
+    kept = () if found is None else (each for each in found.bins if each.rows >= FEWEST)
+    return {round(100 * (each.number + 0.5) / BINS): each.so for each in kept}
 
 
 def _chart(
