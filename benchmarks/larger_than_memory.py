@@ -107,9 +107,12 @@ class Memory:
             self.anonymous = max(self.anonymous, int(found["RssAnon"].split()[0]) * 1024)
             self.resident = max(self.resident, int(found["VmHWM"].split()[0]) * 1024)
 
-    def stop(self) -> dict[str, int]:
+    def stop(self) -> None:
         self._end.set()
         self._thread.join()
+
+    def so_far(self) -> dict[str, int]:
+        """The peaks since the start, and the limit."""
         return {"anonymous_peak_bytes": self.anonymous, "resident_peak_bytes": self.resident, "limit_bytes": LIMIT}
 
 
@@ -168,33 +171,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=20)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--data", type=Path, help="a folder with what an earlier run made; it is kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/larger_than_memory.json"))
     asked = parser.parse_args()
     rows = int(asked.gigabytes * 1e9 / np.prod(SHAPE))
-    folder = Path(tempfile.mkdtemp(prefix="unswayed-", dir=asked.folder))
+    folder = asked.data or Path(tempfile.mkdtemp(prefix="unswayed-", dir=asked.folder))
     try:
-        clock = time.monotonic()
-        make_up(folder, rows)
-        made, (file,), labels = time.monotonic() - clock, folder.rglob("rows.npy"), labels_of(rows)
-        with limited() as memory:
-            results = {name: compare(name, about, file, labels, asked.rounds) for name, about in NETS.items()}
-            epoch = {"rows": rows, "cached_before": forget(file)}
-            epoch |= {"rows_a_second": train(opened(file, labels), rows, NETS["mlp"]), "cached_after": cached(file)}
-            held = memory.stop()
+        measure(folder, rows, asked)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    found = {
+        if asked.data is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(folder: Path, rows: int, asked: argparse.Namespace) -> None:
+    """Make the data, compare, then one epoch over all; what is known is written at once."""
+    clock = time.monotonic()
+    make_up(folder, rows)
+    made, (file,), labels = time.monotonic() - clock, folder.rglob("rows.npy"), labels_of(rows)
+    found: dict[str, Any] = {
         "data": {"gigabytes": asked.gigabytes, "rows": rows, "shape": SHAPE, "seconds_to_make": made},
-        "memory": held,
-        "nets": results,
-        "whole_epoch": epoch,
         "goal": {"ratio": 0.8, "bytes": LIMIT},
+        "nets": {},
+        "whole_epoch": None,
         "versions": versions(),
         "machine": describe(),
     }
-    write_json(asked.out, found)
-    print(json.dumps({"memory": held, "whole_epoch": epoch, "ratio": {k: v["ratio"] for k, v in results.items()}}))
+    with limited() as memory:
+        for name, about in NETS.items():
+            found["nets"][name] = compare(name, about, file, labels, asked.rounds)
+            write_json(asked.out, found | {"memory": memory.so_far()})
+        epoch = {"rows": rows, "cached_before": forget(file)}
+        epoch |= {"rows_a_second": train(opened(file, labels), rows, NETS["mlp"]), "cached_after": cached(file)}
+        write_json(asked.out, found | {"whole_epoch": epoch, "memory": memory.so_far()})
+    ratios = {name: one["ratio"] for name, one in found["nets"].items()}
+    print(json.dumps({"memory": memory.so_far(), "whole_epoch": epoch, "ratio": ratios}))
 
 
 if __name__ == "__main__":

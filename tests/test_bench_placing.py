@@ -68,6 +68,7 @@ def kill_whoever_runs(key: str, folder: Path, until: threading.Event, killed: li
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(900)  # Ray's workers are nice: on a busy machine they wait for all others
 def test_a_killed_worker_loses_its_cell_alone(tmp_path: Path, on: str) -> None:
     suite = make_suite("tiny", WINE)
     keys = {entry.options[0].arm: entry.options[0] for entry in entries(suite)}

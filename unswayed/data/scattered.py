@@ -2,14 +2,22 @@
 
 A memory map reads when a page is touched, one after the other, and 128 KB around each: for rows of 3 KB in random order
 that is forty times too much, one request at a time. Announced (madvise) they are read side by side, and they alone.
+Python's lock is free meanwhile, or a network that learns beside it would wait for the disk.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
-from typing import TypeAlias
+import os
+import platform
+import sys
+import warnings
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 Place: TypeAlias = tuple[str, int, tuple[int, ...], tuple[int, ...], "np.dtype[np.generic]"]
 """Path, first byte, shape, strides in bytes, type."""
@@ -32,6 +40,7 @@ class ScatteredRows:
     def __init__(self, values: np.ndarray) -> None:
         self.values = self._apart = values
         self._map: mmap.mmap | None = None
+        self._tensor: torch.Tensor | None = None
         place, row = place_in_file(values), values[:1]
         if place is None or not hasattr(mmap, "MADV_RANDOM") or not len(values):
             return
@@ -44,10 +53,13 @@ class ScatteredRows:
                 again = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             again.madvise(mmap.MADV_RANDOM)
             apart = np.ndarray(shape, dtype, buffer=again, offset=self._start, strides=strides)
+            with warnings.catch_warnings(action="ignore"):  # that it cannot be written to, which nobody will
+                tensor = torch.from_numpy(apart)
         except (OSError, ValueError, TypeError):
             return  # the file is gone or cut, and only the old map still holds it
         if all(apart[i].tobytes() == values[i].tobytes() for i in (0, len(values) // 2, -1)):  # else it is another one
-            self._map, self._apart = again, apart
+            self._map, self._apart, self._tensor = again, apart, tensor
+            self._first = apart.ctypes.data - self._start
 
     def read(self, at: np.ndarray) -> np.ndarray:
         """The rows numbered `at`, which ascend: [B] -> [B, ...]."""
@@ -60,7 +72,50 @@ class ScatteredRows:
                 found = self.values[at]
                 return found
             starts, ends = begin[np.r_[0, apart + 1]], end[np.r_[apart, len(at) - 1]]
-            for here, there in zip(starts.tolist(), ends.tolist(), strict=True):
-                self._map.madvise(mmap.MADV_WILLNEED, here, there - here)
+            announce(self._map, self._first, starts, ends)
+            if self._tensor is not None:  # torch lets go of Python's lock while it copies
+                found = self._tensor.index_select(0, torch.from_numpy(at)).numpy()
+                return found
         found = self._apart[at]
         return found
+
+
+def announce(mapped: mmap.mmap, first: int, starts: np.ndarray, ends: np.ndarray) -> None:
+    """Tell the system that these pieces of a map will be read: [n] first bytes and [n] ends, `first` is the address."""
+    pieces = np.stack([starts + first, ends - starts], 1)
+    for some in np.split(pieces, range(_AT_ONCE, len(pieces), _AT_ONCE)):
+        if not _announce_all(some):
+            for here, length in some.tolist():
+                mapped.madvise(mmap.MADV_WILLNEED, here - first, length)
+
+
+def _announce_all(pieces: np.ndarray) -> bool:
+    """By one call for all of them (process_madvise, Linux 5.10 and later), without Python's lock."""
+    handle = _handle(os.getpid())
+    if handle < 0:
+        return False
+    table = np.ascontiguousarray(pieces, np.uint64)
+    told = _SYSTEM.syscall(
+        _PROCESS_MADVISE,
+        ctypes.c_int(handle),
+        ctypes.c_void_p(table.ctypes.data),
+        ctypes.c_size_t(len(table)),
+        ctypes.c_int(mmap.MADV_WILLNEED),
+        ctypes.c_uint(0),
+    )
+    return bool(told >= 0)
+
+
+@cache
+def _handle(process: int) -> int:
+    """A handle of this very process, which a fork of it has not; -1 where the system has none, or another call."""
+    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"):
+        return -1
+    try:
+        return os.pidfd_open(process)
+    except OSError:
+        return -1
+
+
+_PROCESS_MADVISE, _AT_ONCE = 440, 1024  # the call's number, and the most pieces that it takes
+_SYSTEM: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
