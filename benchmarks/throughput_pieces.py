@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.throughput import make_net, pictures
+from unswayed import heads
 from unswayed.batches import epoch_batches, seed_of
 from unswayed.data import pixels
 from unswayed.data.augment import augmentation
@@ -76,6 +77,7 @@ def pieces() -> dict[str, Call]:
     assert torch.equal(expected, indexed_crop(shown, *places))
     assert torch.equal(expected, strided_crop(shown, *places))
     dynamics, logits = Dynamics(len(x), 10), torch.randn(BATCH, 10)
+    head = {name: _head(name) for name in ("linear", "edge-masked", "edge-masked-kan")}
     net = make_net("resnet18")
     for p in net.parameters():
         p.grad = torch.randn_like(p) * 1e-3
@@ -94,12 +96,25 @@ def pieces() -> dict[str, Call]:
         "generator and its seed": lambda: torch.Generator().manual_seed(seed_of(1, 2, 3)),
         "seed of the step": lambda: CPU.seed(5),
         "dynamics": lambda: dynamics.update(logits, y[at], at),
+        **{f"head of 256 features and 10 classes, ten steps: {name}": call for name, call in head.items()},
         "clip, one by one": lambda: nn.utils.clip_grad_norm_(net.parameters(), 5.0),
         "clip, foreach": lambda: nn.utils.clip_grad_norm_(net.parameters(), 5.0, foreach=True),
         "optimiser": lambda: optimizer.step(),
         "learning rate: whole plan of 581 stages": lambda: rate_factor(plan, 300, 0.5, "cosine"),
         "learning rate: span kept": lambda: factor_at(span, 0.5, "cosine"),
     }
+
+
+def _head(name: str) -> Call:
+    """Ten steps of a head, in which a mask is renewed once."""
+    head, y = heads.create(name, 256, 10), torch.randint(10, (BATCH,))
+    features = torch.randn(BATCH, 256, requires_grad=True)
+
+    def run() -> None:
+        for _ in range(10):
+            F.cross_entropy(head(features), y).backward()  # type: ignore[no-untyped-call]
+
+    return run
 
 
 def batches() -> dict[str, Call]:
@@ -125,7 +140,7 @@ def networks(body: str, rows: int) -> dict[str, Call]:
     """A step of a network: precisions, orders of weights in memory, compiled or not."""
     x, y = pictures(rows)
     calls: dict[str, Call] = {}
-    compiles = can_compile("cpu")
+    compiles = body == "cnn-small" and can_compile("cpu")  # a larger one takes minutes to compile
     for precision in ("fp32", "bf16"):
         for layout in ("as they were", "channels-last", "channels-last, compiled"):
             if "compiled" in layout and not compiles:
@@ -135,9 +150,9 @@ def networks(body: str, rows: int) -> dict[str, Call]:
             if layout != "as they were":
                 net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-            fast = Fast(nn.ModuleList([net]), Place(CPU.device, "fp32", compile="default"))
-            step = _step(net, optimizer, x, y, precision, fast if "compiled" in layout else None)
-            calls[f"{body}, {precision}, weights {layout}"] = step
+            place = Place(CPU.device, "fp32", compile="default")
+            fast = Fast(nn.ModuleList([net]), place) if "compiled" in layout else None
+            calls[f"{body}, {precision}, weights {layout}"] = _step(net, optimizer, x, y, precision, fast)
     return calls
 
 
