@@ -47,7 +47,8 @@ def run_cell(
 ) -> dict[str, Any]:
     """Run one cell and tell what came of it; it goes on from the checkpoint in `side`, if there is one."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    clock, place = time.monotonic(), find_place(device, cell.config.precision, compile=cell.config.compile)
+    clock, spent = time.monotonic(), time.process_time()
+    place = find_place(device, cell.config.precision, compile=cell.config.compile)
     held = forget_peak(place)
     dataset = read_once(cell.config, root, progress)
     task, bad = make_ground(cell, dataset)
@@ -85,6 +86,7 @@ def run_cell(
     return result | {
         "memory": held | peak(place),
         "wall_seconds": round(time.monotonic() - clock, 3),
+        "cpu_seconds": round(time.process_time() - spent, 3),
         "versions": versions(),
         "machine": describe(),
         "started": started,
