@@ -106,3 +106,9 @@ def test_a_processors_time_counts_where_nothing_else_takes_part() -> None:
 
     assert clock(threads=1, workers=0) == "process_time"
     assert clock(threads=2, workers=0) == clock(threads=1, workers=2) == "perf_counter"
+
+
+def test_the_table_in_the_documents_is_that_of_the_results() -> None:
+    root = Path(throughput.__file__).parents[1]
+    found = json.loads((root / "results" / "throughput_cpu.json").read_text(encoding="utf-8"))
+    assert throughput.markdown(found) in (root / "docs" / "speed.md").read_text(encoding="utf-8")
