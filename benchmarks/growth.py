@@ -144,7 +144,8 @@ def fit(sizes: list[int], seconds: list[float]) -> dict[str, float]:
     x, y = np.log([n for n, _ in points]), np.log([s for _, s in points])
     b, a = np.polyfit(x, y, 1)
     rest = float(((y - (a + b * x)) ** 2).sum())
-    return {"a": math.exp(a), "b": float(b), "r2": 1 - rest / float(((y - y.mean()) ** 2).sum())}
+    spread = float(((y - y.mean()) ** 2).sum())
+    return {"a": math.exp(a), "b": float(b), "r2": 1 - rest / spread if spread else 1.0}
 
 
 def measure(sizes: list[int], repeats: int) -> dict[str, Any]:
