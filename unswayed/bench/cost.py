@@ -33,9 +33,9 @@ SAME, MEASURED, PLAIN, UNKNOWN = (
     "short runs of plain training, by steps (methods of several networks or views take more)",
     "not known",
 )
-BATCHES, MOST_BATCHES, EPOCHS = 4, 64, 4  # of a short run: enough for a warm-up and what follows it
+BATCHES, MOST_BATCHES, EPOCHS = 4, 32, 3  # of a short run: enough for a warm-up and what follows it
 MOMENT = 0.2  # seconds
-PATIENCE = 60.0  # seconds for all short runs: methods that come later are taken for plain training
+PATIENCE = 40.0  # seconds for all short runs: methods that come later are taken for plain training
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _rows(cell: Cell, dataset: Dataset) -> int:
 def pace(cell: Cell, dataset: Dataset, device: str = "auto", *, plain: bool = False) -> Pace:
     """Short runs of the cell's method (or of plain training): a longer less a shorter one is the pace.
 
-    On four batches, or up to 64 where those are gone in a moment, for what an epoch costs beside its steps would count
+    On four batches, or up to 32 where those are gone in a moment, for what an epoch costs beside its steps would count
     too much; the shorter of two runs counts. The machine is taken to be free.
     """
     task, chosen = _few(cell, dataset, BATCHES)
