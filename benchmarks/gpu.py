@@ -131,7 +131,7 @@ def check(lease: Lease) -> None:
 def clock(lease: Lease) -> None:
     """Throughput, body by body and mode by mode, as long as half of the time is left."""
     options, found = lease.options, lease.read("throughput.json")
-    size = ["--rows", "64", "--batch", "16", "--tiny"] if options.tiny else ["--rows", "12800", "--batch", "128"]
+    size = ["--rows", "16", "--batch", "8", "--tiny"] if options.tiny else ["--rows", "12800", "--batch", "128"]
     cuda = options.device.startswith("cuda")
     for body in ("cnn8",) if options.tiny else throughput.BODIES:
         for mode in MODES if cuda and can_compile("cuda") else (None,):

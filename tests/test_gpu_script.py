@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_check, gpu_plan, throughput
+from benchmarks import gpu, gpu_check, gpu_plan
 from unswayed.bench import Store, read_results, read_suite
 
 ROOT = Path(__file__).parents[1]
@@ -194,7 +194,6 @@ def test_all_pieces_at_a_tiny_size(tmp_path: Path, suite: Path, monkeypatch: pyt
     monkeypatch.setattr(gpu, "can_compile", lambda kind: False)
     monkeypatch.setattr(gpu_check, "ROWS", 32)
     monkeypatch.setattr(gpu_check, "BATCH", 16)
-    monkeypatch.setattr(throughput, "COUNTED", tmp_path / "none")
     given = [word for word in words(tmp_path, suite, "--tiny", minutes=20) if word not in ("--only", "train")]
     gpu.main(given)
     check = json.loads((tmp_path / "results" / "check.json").read_text())
