@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 NAMES = ("train", "audit", "repair", "prove")
 SMALLER = [("--limit 4000", "--limit 300"), ("--limit 5000", "--limit 300"), ("--limit 800", "--limit 200")]
 SMALLER += [("--seeds 5", "--seeds 1"), ("--seeds 3", "--seeds 1"), ("--epochs 12", "--epochs 1")]
+SMALLER += [("--arms tuned --arms sce --arms 'gce*'", "--arms sce"), ("-a tuned -a sce -a promix", "-a promix")]
+
+SHORTER = {"train": ["--epochs", "2"], "bench": ["--set", "epochs=1"], "repair": ["--no-controls", "--epochs", "1"]}
 
 
 def shown(name: str) -> list[Block]:
@@ -89,6 +92,6 @@ def test_commands_run_on_the_real_data(
         for large, small in SMALLER:
             line = line.replace(large, small)
         words = shlex.split(line)[1:]
-        words += {"bench": ["--set", "epochs=1"], "repair": ["--no-controls", "--epochs", "1"]}.get(words[0], [])
+        words += SHORTER.get(words[0], []) if "--epochs" not in words else []
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"{line}\n{done.output}"
