@@ -399,11 +399,21 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_the_command_fails_where_cells_fail(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("epochs: 2\nseeds: 1\ntasks: {far: {data: '{root}/far'}}\narms: [plain]\n")
-    failed = command(str(tmp_path / "own.yaml"), "--out", str(tmp_path / "out"))
+    (tmp_path / "own.yaml").write_text("epochs: 2\nseeds: 2\ntasks: {far: {data: '{root}/far'}}\narms: [plain]\n")
+    failed = command(str(tmp_path / "own.yaml"), "--out", str(tmp_path / "out"), "--root", str(tmp_path))
     assert failed.exit_code == 1
-    assert "1 cells failed" in failed.output
-    assert "--root" in failed.output
+    assert "2 cells failed" in failed.output
+    summary = failed.output.partition("2 cells failed")[2]
+    assert summary.count("the name of a data set") == 1  # one reason, told once
+
+
+def test_a_folder_of_data_that_is_missing_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("epochs: 2\nseeds: 2\ntasks: {far: {data: '{root}/far'}}\narms: [plain]\n")
+    refused = command(str(tmp_path / "own.yaml"), "--out", str(tmp_path / "out"))
+    assert refused.exit_code != 0
+    assert isinstance(refused.exception, UnswayedError)
+    assert "--root" in str(refused.exception)
+    assert not (tmp_path / "out" / "failed").exists()
 
 
 def test_the_list_of_suites() -> None:

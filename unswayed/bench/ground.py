@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,11 +43,18 @@ def read_once(config: Config, root: Path | None, progress: Progress | None = Non
     return _kept[name]
 
 
+def check_root(cells: Iterable[Cell], root: Path | None) -> None:
+    """Raise where cells ask for a folder of data sets that is not given: once, rather than cell by cell."""
+    for cell in cells:
+        for path in (cell.config.data, *cell.config.features):
+            _placed(path, root)
+
+
 def _placed(path: str, root: Path | None) -> str:
     if ROOT not in path:
         return path
     if root is None:
-        do = "give --root, the folder that holds the data sets (or set UNSWAYED_DATA)"
+        do = "give --root, the folder that holds the data sets (or set UNSWAYED_DATA), or choose other --tasks"
         raise UnswayedError(f"the folder of {path}", got="none", do=do)
     return path.replace(ROOT, str(root))
 

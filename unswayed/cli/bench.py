@@ -158,11 +158,14 @@ def _list_suites() -> None:
 
 def _run(suite: Suite, store: Store, how: Any, *, quiet: bool) -> None:
     from unswayed.bench import entries, run_suite
+    from unswayed.bench.ground import check_root
     from unswayed.cli.bench_board import Board
 
     console = Console(stderr=True, quiet=quiet)
     cells = [cell for entry in entries(suite) for cell in (*entry.trials, *(entry.options[:1]))]
-    done = sum(store.done(cell) for cell in cells)
+    todo = [cell for cell in cells if not store.done(cell)]
+    check_root(todo, how.root)
+    done = len(cells) - len(todo)
     if done:
         console.print(f"{done} of {len(cells)} cells are finished already", highlight=False)
     try:
@@ -231,7 +234,12 @@ def _report(results: Results, page: Path, *, as_json: bool) -> None:
 def _tell_failures(results: Results) -> None:
     console = Console(stderr=True)
     console.print(f"[bold red]{len(results.failures)} cells failed[/] (the same command tries them again):")
+    told: dict[str, list[str]] = {}
     for failure in results.failures:
         cell = failure.cell
-        why = failure.why.strip().splitlines()[-1]
-        console.print(f"  {cell.task}, {cell.arm}, seed {cell.seed} ({cell.key}): {why}", highlight=False, markup=False)
+        name = f"{cell.task}, {cell.arm}, seed {cell.seed} ({cell.key})"
+        told.setdefault(failure.why.strip().splitlines()[-1], []).append(name)
+    for why, names in told.items():  # what goes wrong in one cell often goes wrong in many
+        for name in names:
+            console.print(f"  {name}", highlight=False, markup=False)
+        console.print(f"    {why}", highlight=False, markup=False)
