@@ -6,9 +6,10 @@
 It makes up uint8 pictures of 32 x 32 (by the package's own store, as a stream), and forbids itself more than 4 GiB of
 memory (RLIMIT_DATA: all that is not mapped from a file). Then it trains on rows drawn from anywhere in the file, after
 the system was told to forget the file's pages, and on the same rows held in memory: in turns, each round with rows of
-its own. The order is a permutation of all rows, as in memory, so that there is no shuffling to be judged. At last an
-epoch over the whole file, or a `--stretch` of one. The data are deleted at the end. Result:
-results/larger_than_memory.json.
+its own. There the order is a permutation of all rows, as in memory. With `shuffle="blocks"` the rows of a round are a
+stretch of the file. At last an epoch in blocks over the whole file, or a `--stretch` of one. And since blocks shuffle
+less: accuracy on embedded rows that lie sorted by class, in blocks of 8 rows of which 4, 16 or 64 are shuffled among
+each other, beside a permutation of all rows. The data are deleted at the end. Result: results/larger_than_memory.json.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unswayed import nets
+from unswayed.data import columns, orders, read
 from unswayed.data.columns import ArrayColumn, TensorColumn
 from unswayed.data.store import Job, prepare
-from unswayed.engine import fit
+from unswayed.engine import accuracy, fit
+from unswayed.experiment.config import Config
+from unswayed.experiment.task import make_task
 from unswayed.machine import Place, describe, versions
 from unswayed.method import Data, Info
 from unswayed.methods.plain import Plain
@@ -43,9 +48,19 @@ from unswayed.writing import write_json
 SHAPE, CLASSES, CHUNK, LIMIT = (3, 32, 32), 10, 4096, 4 * 2**30
 NETS: dict[str, dict[str, Any]] = {  # rows of a round: a minute or less on two cores
     "mlp": {"body": "mlp", "settings": {"widths": 32}, "rows": 40_000, "batch": 512, "precision": "fp32"},
+    "mlp, blocks": {
+        "body": "mlp",
+        "settings": {"widths": 32},
+        "rows": 150_000,
+        "batch": 512,
+        "precision": "fp32",
+        "shuffle": "blocks",
+    },
     "cnn-small": {"body": "cnn-small", "settings": {}, "rows": 4_000, "batch": 128, "precision": "fp32"},
     "cnn8": {"body": "cnn8", "settings": {}, "rows": 384, "batch": 128, "precision": "bf16"},
 }
+
+WAYS = {"rows": 0, "pools of 4 blocks": 4, "pools of 16 blocks": 16, "pools of 64 blocks": 64}
 
 
 def labels_of(rows: int) -> Tensor:
@@ -120,13 +135,11 @@ class Memory:
 def train(data: Data, samples: int, about: dict[str, Any]) -> float:
     """One epoch of plain training -> rows a second."""
     torch.manual_seed(0)
-
-    def make_net() -> nn.Module:
-        body = nets.create_body(about["body"], kind="image", shape=SHAPE, **about["settings"])
-        return nets.Net(body, nn.Linear(body.features, CLASSES))
-
     place = Place(torch.device("cpu"), about["precision"])
-    outcome = fit(Plain(make_net, Info(samples, CLASSES)), data, epochs=1, batch=about["batch"], place=place)
+    how = {"epochs": 1, "batch": about["batch"], "shuffle": about.get("shuffle", "rows")}
+    outcome = fit(
+        Plain(lambda: make_net(about["body"], **about["settings"]), Info(samples, CLASSES)), data, place=place, **how
+    )
     return outcome.samples / outcome.seconds
 
 
@@ -135,7 +148,11 @@ def compare(name: str, about: dict[str, Any], file: Path, labels: Tensor, rounds
     found: dict[str, list[float]] = {"disk": [], "memory": [], "cached_before": []}
     count = min(about["rows"], len(labels) // 2)
     for number in range(rounds):
-        at = torch.randperm(len(labels), generator=torch.Generator().manual_seed(100 + number))[:count].sort().values
+        generator = torch.Generator().manual_seed(100 + number)
+        if "shuffle" in about:  # neighbours
+            at = torch.arange(count) + torch.randint(len(labels) - count, (), generator=generator)
+        else:
+            at = torch.randperm(len(labels), generator=generator)[:count].sort().values
         for way in ("disk", "memory") if number % 2 else ("memory", "disk"):
             part = opened(file, labels).rows(at)
             if way == "memory":
@@ -148,6 +165,32 @@ def compare(name: str, about: dict[str, Any], file: Path, labels: Tensor, rounds
     disk, memory = statistics.median(found["disk"]), statistics.median(found["memory"])
     print(f"{name}: {disk:,.0f} of {memory:,.0f} rows a second", flush=True)
     return {**about, "rows": count, **found, "ratios": ratios, "ratio": statistics.median(ratios)}
+
+
+def sorted_by_class(seeds: int) -> dict[str, list[float]]:
+    """Accuracy on scikit-learn's digits whose training rows lie on disk class by class, way by way: a seed each."""
+    found: dict[str, list[float]] = {name: [] for name in WAYS}
+    for seed in range(seeds):
+        task = make_task(Config("digits", seed=seed), read("digits"))
+        assert task.test is not None
+        assert task.test_labels is not None
+        order = task.train.given.argsort(stable=True)
+        x, y = task.train.x.rows(order), task.train.given[order]
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder) / "x.npy", x.numpy())
+            for name, pool in WAYS.items():
+                with mock.patch.multiple(columns, BLOCK_BYTES=8 * x[0].nbytes), mock.patch.multiple(orders, POOL=pool):
+                    data = Data.of(ArrayColumn(np.load(Path(folder) / "x.npy", mmap_mode="r")), y)
+                    torch.manual_seed(seed)
+                    method = Plain(lambda shape=x.shape[1:]: make_net("mlp", shape), Info(len(x), CLASSES))
+                    fit(method, data, epochs=20, batch=32, seed=seed, shuffle="blocks" if pool else "rows")
+                found[name].append(accuracy(method, task.test.x, task.test_labels))
+    return found
+
+
+def make_net(body: str, shape: tuple[int, ...] = SHAPE, **settings: Any) -> nn.Module:
+    made = nets.create_body(body, kind="image", shape=shape, **settings)
+    return nets.Net(made, nn.Linear(made.features, CLASSES))
 
 
 def opened(file: Path, labels: Tensor) -> Data:
@@ -190,10 +233,12 @@ def measure(folder: Path, rows: int, asked: argparse.Namespace) -> None:
     """Make the data, compare, then one epoch over all; what is known is written at once."""
     clock = time.monotonic()
     make_up(folder, rows)
-    made, (file,), labels = time.monotonic() - clock, folder.rglob("rows.npy"), labels_of(rows)
+    (file,), labels = folder.rglob("rows.npy"), labels_of(rows)
+    made = time.monotonic() - clock if asked.data is None else None  # else it may have lain there
     found: dict[str, Any] = {
         "data": {"gigabytes": asked.gigabytes, "rows": rows, "shape": SHAPE, "seconds_to_make": made},
         "goal": {"ratio": 0.8, "bytes": LIMIT},
+        "sorted_by_class": sorted_by_class(5 if rows > 10**6 else 1),
         "nets": {},
         "long": None,
         "versions": versions(),
@@ -203,9 +248,10 @@ def measure(folder: Path, rows: int, asked: argparse.Namespace) -> None:
         for name, about in NETS.items():
             found["nets"][name] = compare(name, about, file, labels, asked.rounds)
             write_json(asked.out, found | {"memory": memory.so_far()})
-        at = torch.randperm(rows, generator=torch.Generator().manual_seed(3))[: asked.stretch or rows]
+        at = torch.arange(asked.stretch or rows)
         long = {"rows": len(at), "gigabytes": len(at) * np.prod(SHAPE) / 1e9, "cached_before": forget(file)}
-        long |= {"rows_a_second": train(opened(file, labels).rows(at), rows, NETS["mlp"]), "cached_after": cached(file)}
+        speed = train(opened(file, labels).rows(at), rows, NETS["mlp, blocks"])
+        long |= {"shuffle": "blocks", "rows_a_second": speed, "cached_after": cached(file)}
         write_json(asked.out, found | {"long": long, "memory": memory.so_far()})
     ratios = {name: one["ratio"] for name, one in found["nets"].items()}
     print(json.dumps({"memory": memory.so_far(), "long": long, "ratio": ratios}))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unswayed.data.columns import send
+from unswayed.data.orders import Order, ReadAhead, Shuffle, draw_order
 from unswayed.errors import UnswayedError
 from unswayed.machine import Place
 from unswayed.method import Batch, Data
@@ -64,6 +65,7 @@ def epoch_batches(
     epoch: int,
     progress: Callable[[float], float],
     first: int = 0,
+    shuffle: Shuffle = "rows",
 ) -> Generator[tuple[tuple[Batch, ...], float, int]]:
     """One epoch from step `first` on: one batch a part, this process's share of the rows, and how many these are.
 
@@ -71,18 +73,22 @@ def epoch_batches(
     normalisation); shorter parts go round again. All processes draw the same orders and augmentations and take their
     slice. The share, world * own rows / all rows, makes the mean of the processes' gradients the gradient of the whole
     (with several parts nearly so: each has a share of its own, which differs where its rows do not divide evenly).
+    `shuffle`: see `draw_order`.
     """
     steps, device = count_steps(parts, size, place.world), parts[0].y.device
-    orders = [
-        send(_order(part, size, steps, seed_of(seed, number), place), device) for number, part in enumerate(parts)
+    drawn = [_order(part, size, steps, seed_of(seed, number), place, shuffle) for number, part in enumerate(parts)]
+    ahead = [
+        ReadAhead(part.x, order, len(order.shown) * first // steps) for part, order in zip(parts, drawn, strict=True)
     ]
+    orders = [send(order.shown, device) for order in drawn]
     together = steps_together(parts, size, place)
     for begin in range(first, steps, together):
         chunk = range(begin, min(begin + together, steps))
         generators = [torch.Generator().manual_seed(seed_of(seed, step, 1)) for step in chunk]
         columns = []  # a part each: its rows, and what is shown of them, step by step
-        for part, order in zip(parts, orders, strict=True):
+        for part, order, reader in zip(parts, orders, ahead, strict=True):
             cuts = [_Cut.of(len(order), step, steps, place) for step in chunk]
+            reader.upto(cuts[-1].first + cuts[-1].rows)
             columns.append((cuts, _shown(part, order, cuts, views, augment, generators, place)))
         for number, step in enumerate(chunk):
             clock, mine = progress(step / steps), sum(cuts[number].mine for cuts, _ in columns)
@@ -167,11 +173,10 @@ def look_ahead(items: Iterator[T], depth: int = 2) -> Generator[T]:
             yield item
 
 
-def _order(part: Data, size: int, steps: int, seed: int, place: Place) -> Tensor:
+def _order(part: Data, size: int, steps: int, seed: int, place: Place, shuffle: Shuffle) -> Order:
     rows, generator = len(part), torch.Generator().manual_seed(seed)
     wanted = rows if count_steps((part,), size, place.world) == steps else steps * min(size, rows)
-    rounds = [torch.randperm(rows, generator=generator) for _ in range(-(-wanted // rows))]
-    return torch.cat(rounds)[:wanted]
+    return draw_order(part.x, wanted, generator, shuffle)
 
 
 def _show(x: Tensor, augment: Augment | None, cuts: Sequence[_Cut], generators: Sequence[torch.Generator]) -> Tensor:

@@ -288,6 +288,7 @@ class _Run:
             epoch=self.at.epoch,
             progress=lambda part: (done + part) / self.epochs,
             first=self.at.step,
+            shuffle=self.settings.shuffle,
         )
         return batches if all(part.x.in_memory for part in parts) else look_ahead(batches)
 

@@ -26,6 +26,7 @@ class Settings:
     weight_decay: float = 5e-4
     schedule: Literal["cosine", "constant"] = "cosine"  # cosine to 0 over the stages that share an optimiser
     clip: float | None = 5.0  # largest gradient norm of each child of the method; None: no clipping
+    shuffle: Literal["rows", "blocks"] = "rows"  # blocks: rows from disk in blocks of neighbours (data.orders)
     seed: int = 0
     save_seconds: float = 30.0  # time between two checkpoints
 
@@ -38,6 +39,7 @@ class Settings:
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
             ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
+            ("shuffle", self.shuffle in ("rows", "blocks"), "rows or blocks"),
             ("clip", self.clip is None or self.clip > 0, "above 0, or none"),
         ):
             if not good:

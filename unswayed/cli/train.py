@@ -197,6 +197,14 @@ def train(
             rich_help_panel=RUNNING,
         ),
     ] = None,
+    shuffle: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows from disk in any order (rows), or in blocks of neighbours that are shuffled (blocks): for data "
+            "larger than memory on a disk that is slow to seek. \\[default: rows]",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     shard: Annotated[
         bool,
         typer.Option(
@@ -249,7 +257,7 @@ def train(
         "noise_settings": noise_settings(noise, rate, noise_set or []), "imbalance": imbalance, "trusted": trusted,
         "limit": limit, "hold_out": hold_out, "epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay,
         "optimizer": optimizer, "clip": clip, "flip": flip, "device": device, "precision": precision,
-        "analyse": analyse, "compile": compile_, "shard": shard,
+        "analyse": analyse, "compile": compile_, "shuffle": shuffle, "shard": shard,
     }  # fmt: skip
     configs = [Config(arm=text, seed=seed, **common) for seed in range(seeds) for text in arms]
     _check(configs[: len(arms)])

@@ -15,6 +15,8 @@ from torch import Tensor
 from unswayed.data.scattered import ScatteredRows, place_in_file
 from unswayed.errors import UnswayedError
 
+BLOCK_BYTES = 2**20  # a disk reads a megabyte at nearly its full speed
+
 
 def send(values: Tensor, device: torch.device) -> Tensor:
     """The same numbers on `device`, without waiting for it: to a GPU by way of pinned memory."""
@@ -30,6 +32,7 @@ class Column(ABC):
     dtype: torch.dtype
     in_memory: bool = False
     device: torch.device = torch.device("cpu")  # where numbers of rows are best given
+    block: int = 1  # neighbours that are best read in one piece
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -41,6 +44,9 @@ class Column(ABC):
     def take(self, at: Tensor) -> Column:
         """A column of the rows `at`, in that order, without a copy of their contents."""
         return Selection(self, at)
+
+    def expect(self, at: Tensor) -> None:  # noqa: B027 most columns have nothing to do
+        """The rows numbered `at` will be asked for soon: a column may begin to read them."""
 
     def to(self, device: torch.device) -> Column:
         """The column where `device` can use it best; columns outside memory stay where they are."""
@@ -72,6 +78,7 @@ class ArrayColumn(Column):
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.shape = values, tuple(values.shape[1:])
         self.dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
+        self.block = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
         self._scattered: ScatteredRows | None = None
 
     def __len__(self) -> int:
@@ -84,11 +91,18 @@ class ArrayColumn(Column):
 
     def rows(self, at: Tensor) -> Tensor:
         """The rows numbered `at`, read in the order of the file: [B] -> [B, *shape]."""
+        order = at.cpu().argsort()
+        read = np.ascontiguousarray(self._file().read(at.cpu()[order].numpy()))
+        return torch.from_numpy(read)[order.argsort()]
+
+    def expect(self, at: Tensor) -> None:
+        """Have the system read the rows numbered `at`, neighbours in one piece, while others are looked at."""
+        self._file().expect(at.cpu().sort().values.numpy())
+
+    def _file(self) -> ScatteredRows:
         if self._scattered is None:
             self._scattered = ScatteredRows(self.values)
-        order = at.cpu().argsort()
-        read = np.ascontiguousarray(self._scattered.read(at.cpu()[order].numpy()))
-        return torch.from_numpy(read)[order.argsort()]
+        return self._scattered
 
 
 def _reopen(
@@ -125,7 +139,7 @@ class Selection(Column):
 
     def __init__(self, source: Column, at: Tensor) -> None:
         self.source, self.at, self.shape, self.dtype = source, at, source.shape, source.dtype
-        self.in_memory, self.device = source.in_memory, at.device
+        self.in_memory, self.device, self.block = source.in_memory, at.device, source.block
 
     def __len__(self) -> int:
         return len(self.at)
@@ -133,6 +147,10 @@ class Selection(Column):
     def rows(self, at: Tensor) -> Tensor:
         """The rows numbered `at` of this selection: [B] -> [B, *shape]."""
         return self.source.rows(self.at[at.to(self.at.device)])
+
+    def expect(self, at: Tensor) -> None:
+        """The rows numbered `at` of this selection will be asked for soon."""
+        self.source.expect(self.at[at.to(self.at.device)])
 
     def take(self, at: Tensor) -> Column:
         """A selection of this selection, one step deep."""

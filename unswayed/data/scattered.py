@@ -65,19 +65,28 @@ class ScatteredRows:
         """The rows numbered `at`, which ascend: [B] -> [B, ...]."""
         found: np.ndarray
         if self._map is not None and len(at):
-            first = self._start + at.astype(np.int64) * self._stride
-            begin, end = first // mmap.PAGESIZE * mmap.PAGESIZE, first + self._length
-            apart = np.flatnonzero(begin[1:] > end[:-1])  # neighbours are read in one piece
-            if not len(apart):  # one piece: there reading ahead is what one wants
+            starts, ends = self._pieces(at)
+            if len(starts) == 1:  # there reading ahead is what one wants
                 found = self.values[at]
                 return found
-            starts, ends = begin[np.r_[0, apart + 1]], end[np.r_[apart, len(at) - 1]]
             announce(self._map, self._first, starts, ends)
             if self._tensor is not None:  # torch lets go of Python's lock while it copies
                 found = self._tensor.index_select(0, torch.from_numpy(at)).numpy()
                 return found
         found = self._apart[at]
         return found
+
+    def expect(self, at: np.ndarray) -> None:
+        """Let the system read the rows numbered `at`, which ascend, while something else goes on."""
+        if self._map is not None and len(at):
+            announce(self._map, self._first, *self._pieces(at))
+
+    def _pieces(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First bytes and ends of the pieces of the file that hold the rows; neighbours are one piece."""
+        first = self._start + at.astype(np.int64) * self._stride
+        begin, end = first // mmap.PAGESIZE * mmap.PAGESIZE, first + self._length
+        apart = np.flatnonzero(begin[1:] > end[:-1])
+        return begin[np.r_[0, apart + 1]], end[np.r_[apart, len(at) - 1]]
 
 
 def announce(mapped: mmap.mmap, first: int, starts: np.ndarray, ends: np.ndarray) -> None:

@@ -44,6 +44,7 @@ class Config:
     weight_decay: float | None = None
     schedule: str | None = None
     clip: float | None = None
+    shuffle: str | None = None  # rows, or blocks: rows from disk in blocks of neighbours
     flip: bool | None = None  # mirror images left to right in training; None: colour images only
     device: str = "auto"
     precision: str = "fp32"
@@ -71,7 +72,7 @@ class Config:
 
     def training(self, kind: Kind, rows: int = 0) -> Settings:
         """The loop's settings for data of `kind`, of which there are `rows` to train on."""
-        names = ("epochs", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip")
+        names = ("epochs", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip", "shuffle")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self._loss_has_penalty():  # published with the penalty in place of weight decay
             chosen.setdefault("weight_decay", 0.0)
@@ -83,7 +84,7 @@ class Config:
         return loss in PUBLISHED and losses.published(loss, classes=10).get("weight_decay") == 0
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as plain data; `analyse`, `compile` and `features` only where given: else runs are as ever.
+        """The configuration as plain data; what came later (`LATER`) only where given: else runs are as ever.
 
         Without `shard`: a run may go on in one process, or in several that share its networks or do not.
         """
@@ -91,7 +92,7 @@ class Config:
         return {name: value for name, value in given.items() if name not in LATER or value}
 
 
-LATER = ("analyse", "compile", "features")  # fields that came when runs had been kept already
+LATER = ("analyse", "compile", "features", "shuffle")  # fields that came when runs had been kept already
 
 
 def table_batch(rows: int) -> int:
