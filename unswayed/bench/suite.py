@@ -19,7 +19,7 @@ from unswayed.experiment.arms import parse_arm
 from unswayed.experiment.config import Config
 
 # What a run is told, wherever it stands: for all runs, for a task or for an arm. `body` joins arms that name none.
-RUN = tuple(f.name for f in fields(Config) if f.name not in ("arm", "seed"))
+RUN = tuple(f.name for f in fields(Config) if f.name not in ("arm", "seed", "shard"))
 EVERYWHERE = (*RUN, "body", "corrupted", "strength")
 TASK = (*EVERYWHERE, "source", "repair")
 ARM = (*EVERYWHERE, "arm", "heads")
