@@ -47,7 +47,7 @@ from unswayed.writing import write_json
 
 SHAPE, CLASSES, CHUNK, LIMIT = (3, 32, 32), 10, 4096, 4 * 2**30
 NETS: dict[str, dict[str, Any]] = {  # rows of a round: a minute or less on two cores
-    "mlp": {"body": "mlp", "settings": {"widths": 32}, "rows": 40_000, "batch": 512, "precision": "fp32"},
+    "mlp": {"body": "mlp", "settings": {"widths": 32}, "rows": 20_000, "batch": 512, "precision": "fp32"},
     "mlp, blocks": {
         "body": "mlp",
         "settings": {"widths": 32},
@@ -145,12 +145,13 @@ def train(data: Data, samples: int, about: dict[str, Any]) -> float:
 
 def compare(name: str, about: dict[str, Any], file: Path, labels: Tensor, rounds: int) -> dict[str, Any]:
     """Rows a second from the cold file and from memory, in turns."""
-    found: dict[str, list[float]] = {"disk": [], "memory": [], "cached_before": []}
+    found: dict[str, list[float]] = {"disk": [], "memory": [], "cached_before": [], "read_alone": []}
     count = min(about["rows"], len(labels) // 2)
     for number in range(rounds):
         generator = torch.Generator().manual_seed(100 + number)
         if "shuffle" in about:  # neighbours
             at = torch.arange(count) + torch.randint(len(labels) - count, (), generator=generator)
+            found["read_alone"].append(read_alone(file, int(at[0]), count))
         else:
             at = torch.randperm(len(labels), generator=generator)[:count].sort().values
         for way in ("disk", "memory") if number % 2 else ("memory", "disk"):
@@ -191,6 +192,17 @@ def sorted_by_class(seeds: int) -> dict[str, list[float]]:
 def make_net(body: str, shape: tuple[int, ...] = SHAPE, **settings: Any) -> nn.Module:
     made = nets.create_body(body, kind="image", shape=shape, **settings)
     return nets.Net(made, nn.Linear(made.features, CLASSES))
+
+
+def read_alone(file: Path, first: int, rows: int) -> float:
+    """Rows a second of the cold file that the disk can give: read in one go, and nothing done with them."""
+    forget(file)
+    size, clock = int(np.prod(SHAPE)), time.perf_counter()
+    with file.open("rb", buffering=0) as opened_:
+        opened_.seek(first * size)
+        for _ in range(-(-rows * size // 2**24)):
+            opened_.read(2**24)
+    return rows / (time.perf_counter() - clock)
 
 
 def opened(file: Path, labels: Tensor) -> Data:

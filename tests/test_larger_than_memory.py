@@ -171,7 +171,8 @@ def test_the_benchmark_at_a_small_size(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     assert found["data"]["rows"] == 3255
     assert 0 < found["memory"]["anonymous_peak_bytes"] < found["memory"]["limit_bytes"]
-    assert set(found["nets"]) == {"mlp", "cnn-small", "cnn8"}
+    assert set(found["nets"]) == {"mlp", "mlp, blocks", "cnn-small", "cnn8"}
+    assert min(found["sorted_by_class"]["pools of 4 blocks"]) > 0.9
     assert all(max(one["cached_before"]) < 0.1 for one in found["nets"].values())
     assert found["long"]["rows"] == 3255
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json"], "the data are deleted"
