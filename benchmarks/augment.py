@@ -1,6 +1,6 @@
 """Batched views against a loop over samples: ratios of CPU time in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/augment.py [batch]
+    OMP_NUM_THREADS=1 python -m benchmarks.augment [batch]
 
 The loop does to each picture what published single-sample pipelines do, on tensors; each figure is the best of many
 interleaved rounds, so the ratios survive a busy machine better than the absolute figures do.
@@ -9,13 +9,13 @@ interleaved rounds, so the ratios survive a busy machine better than the absolut
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.timing import best_seconds
 from unswayed.data import pixels
 from unswayed.data.augment import Augment, Params, augmentation
 
@@ -40,16 +40,6 @@ def one_by_one(view: Augment) -> Callable[[Tensor, Params], Tensor]:
     return apply
 
 
-def best_seconds(calls: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
-
-
 def compare(title: str, x: Tensor, view: Augment, slow: Callable[[Tensor, Params], Tensor]) -> None:
     params = view.draw(len(x), torch.Generator().manual_seed(0))
     if not torch.equal(view.apply(x, params), slow(x, params)):
@@ -59,7 +49,7 @@ def compare(title: str, x: Tensor, view: Augment, slow: Callable[[Tensor, Params
         "batch": lambda: view.apply(x, params),
         "loop": lambda: slow(x, params),
     }
-    seconds = best_seconds(calls)
+    seconds = best_seconds(calls, rounds=15)
     rate = {name: len(x) / taken / 1000 for name, taken in seconds.items()}
     ratio = seconds["loop"] / (seconds["draw"] + seconds["batch"])
     print(f"{title:34} {rate['loop']:9.1f} {rate['batch']:9.1f} {rate['draw']:9.0f} {ratio:7.1f} x")

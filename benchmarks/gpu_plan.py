@@ -14,12 +14,11 @@ from statistics import fmean
 from typing import Any
 
 from unswayed import methods
-from unswayed.bench import Cell, How, News, Store, Suite, entries, read_suite
-from unswayed.bench.running import in_words, said_of
-from unswayed.bench.work import run_cell
+from unswayed.bench import Cell, News, Store, Suite, entries, read_suite
+from unswayed.bench.running import Work, run_cells
 from unswayed.engine import Record
 from unswayed.experiment.arms import parse_arm
-from unswayed.experiment.workers import Tell, work_side_by_side
+from unswayed.experiment.workers import Tell
 from unswayed.writing import write_text
 
 
@@ -145,39 +144,33 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Timely:
+class Timely(Work):
     """Runs a cell in a worker if it can be done by `until` (seconds since 1970); else it leaves it, or stops it.
 
     A cell that is stopped has its checkpoint and goes on from there, if the folder is kept.
     """
 
-    folder: Path
-    how: How
     until: float
     expected: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, cell: Cell, tell: Tell) -> None:
         """Run the cell, unless it is finished, in other hands, or too long."""
-        store = Store(self.folder)
-        with store.alone(cell) as mine:
-            if not mine:
-                tell(News(cell, "taken"))
-                return
-            if not store.done(cell):
-                if time.time() + self.expected.get(cell.key, 0.0) > self.until:
-                    tell(News(cell, "stopped", "too long for what is left of the time"))
-                    return
-                how = self.how
-                result = run_cell(
-                    cell, root=how.root, side=store.side(cell), device=how.device, save_seconds=how.save_seconds,
-                    watch=[self._look],
-                )  # fmt: skip
-                store.finish(cell, result)
-            tell(News(cell, "done", in_words(store.result(cell) or {})))
+        try:
+            super().__call__(cell, tell)
+        except KeyboardInterrupt:
+            if time.time() < self.until:  # somebody else asked to stop
+                raise
+            tell(News(cell, "stopped", "saved in the midst"))
 
-    def _look(self, record: Record) -> None:
+    def holds_back(self, cell: Cell) -> str | None:
+        """A cell that cannot end in time is not begun."""
+        late = time.time() + self.expected.get(cell.key, 0.0) > self.until
+        return "too long for what is left of the time" if late else None
+
+    def look(self, record: Record) -> None:
+        """Ask the loop to save and to leave when the time is over."""
         if time.time() > self.until:
-            os.kill(os.getpid(), signal.SIGTERM)  # the training loop saves and leaves
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(cells: Sequence[Cell], kept: Kept, work: Timely, say: Any = print) -> dict[str, int]:
@@ -185,27 +178,13 @@ def train(cells: Sequence[Cell], kept: Kept, work: Timely, say: Any = print) -> 
     counts = dict.fromkeys(("done", "stopped", "failed", "taken"), 0)
 
     def listen(news: News) -> None:
+        if news.what not in counts:
+            return
         if news.what == "done":
             kept.keep(news.cell)
         counts[news.what] += 1
-        say(f"{news.what}: {news.cell.task}, {news.cell.arm}, seed {news.cell.seed} {news.words}", flush=True)
+        last = (news.words.strip().splitlines() or [""])[-1]
+        say(f"{news.what}: {news.cell.task}, {news.cell.arm}, seed {news.cell.seed} {last}", flush=True)
 
-    def lose(cell: Cell, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            listen(News(cell, "stopped", "saved in the midst"))
-            return
-        kept.store.fail(cell, said_of(error))
-        listen(News(cell, "failed", said_of(error).strip().splitlines()[-1]))
-
-    todo = [cell for cell in cells if not kept.store.done(cell)]
-    if work.how.jobs > 1:
-        work_side_by_side(work, todo, work.how.jobs, listen, survive=lose)
-        return counts
-    for cell in todo:
-        try:
-            work(cell, listen)
-        except (Exception, KeyboardInterrupt) as error:
-            lose(cell, error)
-            if isinstance(error, KeyboardInterrupt) and time.time() < work.until:
-                break  # somebody else asked to stop
+    run_cells(cells, kept.store, work.how, listen, work)
     return counts

@@ -1,6 +1,6 @@
 """What mixtures and IDO cost, and whether wrong events single out wrong labels as they are said to.
 
-    OMP_NUM_THREADS=1 python benchmarks/mixtures.py [--quick] [--out results/mixtures_cpu.json]
+    OMP_NUM_THREADS=1 python -m benchmarks.mixtures [--quick] [--out results/mixtures_cpu.json]
 
 Times are processor time on one thread, the best of interleaved rounds; read the ratios, which are taken within one run.
 The real data set (CIFAR-10N, folder `cifar10n` of UNSWAYED_DATA) is left out where it is missing.
@@ -21,6 +21,7 @@ from rich import print as show
 from sklearn.mixture import GaussianMixture as Reference
 from torch import Tensor
 
+from benchmarks.timing import best_seconds
 from unswayed import methods, nets
 from unswayed.data.augment import augmentation
 from unswayed.engine import Record, fit
@@ -39,16 +40,6 @@ from unswayed.writing import write_json
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("UNSWAYED_DATA", ROOT.parent / "shared" / "data"))
-
-
-def best_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
 
 
 # ------------------------------------------------------------------------------------------------ mixtures

@@ -8,8 +8,6 @@ Processor time of one thread, the best of many interleaved rounds, at 128 pictur
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.throughput import make_net, pictures
+from benchmarks.timing import Call, best_seconds
 from unswayed import heads
 from unswayed.batches import epoch_batches, seed_of
 from unswayed.data import pixels
@@ -30,19 +29,6 @@ from unswayed.stats.dynamics import Dynamics
 from unswayed.writing import write_json
 
 BATCH, CPU = 128, Place(torch.device("cpu"))
-Call = Callable[[], object]
-
-
-def best_seconds(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    best = dict.fromkeys(calls, float("inf"))
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
 
 
 def indexed_crop(x: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:

@@ -280,6 +280,20 @@ def test_row_buffers_are_known_by_name() -> None:
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    data, *_ = toy(60)
+    file = tmp_path / "checkpoint.safetensors"
+    whole, again = make(Plain, 60), make(Plain, 60)
+    train(whole, data, epochs=2, checkpoint=file)
+    tensors, about = checkpoint.read_state(file)
+    del about["settings"]["shuffle"]
+    checkpoint.write_state(file, tensors, about)
+    train(again, data, epochs=2, checkpoint=file, resume=True)
+    assert same(bits(whole), bits(again))
+    with pytest.raises(UnswayedError, match="shuffle: rows there, blocks now"):
+        train(make(Plain, 60), data, epochs=2, checkpoint=file, resume=True, shuffle="blocks")
+
+
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     data, *_ = toy(60)
     file = tmp_path / "checkpoint.safetensors"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_check, gpu_plan
-from unswayed.bench import Store, read_results, read_suite
+from unswayed.bench import How, Store, read_results, read_suite
 
 ROOT = Path(__file__).parents[1]
 SUITE = """
@@ -116,7 +116,7 @@ def test_killed_it_goes_on_with_what_was_kept(tmp_path: Path) -> None:
 def test_a_cell_that_is_known_to_be_too_long_is_left(tmp_path: Path, suite: Path) -> None:
     cells = gpu_plan.cells_of([gpu_plan.Part(str(suite))])
     kept = gpu_plan.Kept(tmp_path / "cells.jsonl", Store(tmp_path / "work"))
-    how = gpu_plan.How(1, None, "cpu")
+    how = How(1, None, "cpu")
     work = gpu_plan.Timely(tmp_path / "work", how, time.time() + 100, {cells[1].key: 1000.0})
     counts = gpu_plan.train(cells, kept, work, say=lambda *_, **__: None)
     assert counts == {"done": 2, "stopped": 1, "failed": 0, "taken": 0}

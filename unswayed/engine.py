@@ -417,7 +417,8 @@ class _Run:
         if self.place.first:
             remove_unfinished(self.checkpoint)
         tensors, about = read_state(self.checkpoint)
-        _check_same({**about["about"], **about["settings"]}, {**self.about, **asdict(self.settings)}, self.checkpoint)
+        settings = {**asdict(Settings()), **about["settings"]}  # one that came later was at its default
+        _check_same({**about["about"], **settings}, {**self.about, **asdict(self.settings)}, self.checkpoint)
         load_whole(self.method, _below("method/", tensors))
         unpack_optimizer(self.optimizer, _below("optimizer/", tensors), about["optimizer"])
         self.start = _below("start/", tensors) or None

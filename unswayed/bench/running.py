@@ -63,9 +63,13 @@ class Work:
                 return
             if not store.done(cell):
                 how = self.how
+                if (why := self.holds_back(cell)) is not None:
+                    tell(News(cell, "stopped", why))
+                    return
 
                 def watch(record: Record) -> None:
                     tell(News(cell, "epoch", done=(record.epoch + 1) / max(1, record.epochs)))
+                    self.look(record)
 
                 def read(what: str, done: int, total: int) -> None:
                     tell(News(cell, "reading", what, done / max(1, total)))
@@ -81,6 +85,13 @@ class Work:
                 )
                 store.finish(cell, result)
             tell(News(cell, "done", in_words(store.result(cell) or {})))
+
+    def holds_back(self, cell: Cell) -> str | None:
+        """Why the cell should not be begun now; None: begin. For a child that has only so much time, say."""
+        return None
+
+    def look(self, record: Record) -> None:
+        """Called after every epoch; a child may ask the loop to stop (SIGTERM), which then saves and leaves."""
 
 
 def in_words(result: dict[str, Any]) -> str:
@@ -113,10 +124,10 @@ def choice_of(entry: Entry, store: Store) -> Choice | None:
     return choose([result["test"]["last"] for result in results if result]) if results and all(results) else None
 
 
-def run_cells(cells: Sequence[Cell], store: Store, how: How, listen: Listener) -> None:
-    """Run the cells that are not finished, each of them once."""
+def run_cells(cells: Sequence[Cell], store: Store, how: How, listen: Listener, work: Work | None = None) -> None:
+    """Run the cells that are not finished, each of them once, by `work` (None: the ordinary one)."""
     todo = list({cell.key: cell for cell in cells if not store.done(cell)}.values())
-    work = Work(store.folder, how)
+    work = work or Work(store.folder, how)
 
     def lose(cell: Cell, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):  # asked to stop, which is no fault of its own
