@@ -39,11 +39,16 @@ MASKS = tuple(
     for head in ("", " edge-masked", " edge-masked(score=random)")
 )
 PLAN = (
-    Part("anl-cifar10", ("symmetric-40", "symmetric-80", "asymmetric-40"), ("plain", "gce", "nce+rce", "anl-ce"), 1),
-    Part("sem", ("symmetric-40", "human-worst"), MASKS, 1),
-    Part("dividemix-cifar", ("symmetric-50",), ("plain", "dividemix"), 1),
-    Part("ido", ("scratch-*",), ("plain", "ido", "elr"), 1),
-    Part("sem", ("symmetric-40", "human-worst"), MASKS, 5),
+    Part(
+        "anl-cifar10",
+        ("symmetric-40", "symmetric-80", "asymmetric-40"),
+        ("plain", "tuned", "gce", "nce+rce", "anl-ce"),
+        1,
+    ),
+    Part("sem", ("symmetric-40", "human-worst"), ("tuned", *MASKS), 1),
+    Part("dividemix-cifar", ("symmetric-50",), ("plain", "tuned", "dividemix"), 1),
+    Part("ido", ("scratch-*",), ("plain", "tuned", "ido", "elr"), 1),
+    Part("sem", ("symmetric-40", "human-worst"), ("tuned", *MASKS), 5),
     Part("anl-cifar10"),
     Part("sem"),
     Part("ido", ("scratch-*",)),
