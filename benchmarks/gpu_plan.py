@@ -68,6 +68,7 @@ EPOCHS_OF_PLAIN = {
     "ido": 1.7,
     "unicon": 8.0,
     "promix": 5.0,
+    "tuned": 2.6,
 }
 RATE, SHARE, LAUNCHES = 790e12, 0.2, 2e-3
 ROWS = 50_000
